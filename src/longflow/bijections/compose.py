@@ -1,0 +1,135 @@
+"""Combinators: bijections made of bijections. Each walks one way; the direction is the step that it is handed."""
+
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
+from longflow.bijections.elementwise import Affine, Learned, Scale, Shift
+from longflow.bijections.rearrange import Flatten, Halves, Interleave, Reverse
+from longflow.nets.mlp import MLP
+
+
+class Chain(Bijection):
+    """f = f_n ∘ … ∘ f_1, the first part next to the data. The log-determinants add up. Empty: the identity."""
+
+    def __init__(self, *parts: Bijection) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.exact = all(part.exact for part in parts)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._walk(self._bijections(), x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._walk([part.inverse for part in reversed(self._bijections())], z, context)
+
+    def _bijections(self) -> list[Bijection]:
+        return cast(list[Bijection], list(self.parts))
+
+    def _walk(self, steps: Iterable[Step], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_det = no_log_det(x)
+        for step in steps:
+            x, change = step(x, context)
+            log_det = log_det + change
+        return x, log_det
+
+    def trace(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+        for part in self._bijections():
+            for name, value in part.trace(x, context):
+                yield name, value
+            x = value
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(), (3,))
+        yield Example(cls(Reverse(), Learned(Scale(), (4,)), Under(Interleave(), Reverse())), (4,))
+
+
+class Inverse(Bijection):
+    """f⁻¹ as a bijection: its forward is the inner inverse and the other way round."""
+
+    def __init__(self, inner: Bijection) -> None:
+        super().__init__()
+        self.inner = inner
+        self.exact = inner.exact
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.inner.inverse(x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.inner(z, context)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(Affine()), (3,), (6,))
+
+
+class Under(Bijection):
+    """view⁻¹ ∘ inner ∘ view: `inner` acting on another view of the event, which comes back in its own shape.
+
+    A coupling of even and odd features is a coupling of halves under `Interleave`.
+    """
+
+    def __init__(self, view: Bijection, inner: Bijection) -> None:
+        super().__init__()
+        self.view = view
+        self.inner = inner
+        self.exact = view.exact and inner.exact
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._walk(self.inner, x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._walk(self.inner.inverse, z, context)
+
+    def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        seen, before = self.view(x, context)
+        moved, change = step(seen, context)
+        y, after = self.view.inverse(moved, context)
+        return y, before + change + after
+
+    def trace(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+        for name, value in self.inner.trace(self.view(x, context)[0], context):
+            yield name, self.view.inverse(value, context)[0]
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(Interleave(1), Learned(Affine(), (5,))), (5,))
+        yield Example(cls(Flatten((2, 3, 1)), Reverse()), (2, 3, 1))
+
+
+class Coupling(Bijection):
+    """The first half of the features sets the parameters by which the second half moves (NICE, eq. 4-8).
+
+        z_1 = x_1,   z_2 = transform(x_2; conditioner(x_1, context))
+
+    `conditioner` is any network of (half, context), of shapes (B, ⌊D/2⌋, ...) and the context's own, that returns
+    the context of `transform`, (B, k·⌈D/2⌉, ...). Of an odd number of features the smaller half conditions, so
+    that no feature stays untouched by two couplings of alternating partition.
+    """
+
+    def __init__(self, transform: Bijection, conditioner: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+        self.conditioner = conditioner
+        self.exact = transform.exact
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._walk(self.transform, x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._walk(self.transform.inverse, z, context)
+
+    def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        first, second = x.tensor_split([x.shape[1] // 2], 1)
+        moved, log_det = step(second, self.conditioner(first, context))
+        return torch.cat((first, moved), 1), log_det
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(Shift(), MLP(2, 3, hidden=7, depth=2)), (5,))
+        yield Example(cls(Affine(), MLP(2, 4, hidden=7, depth=2, context=3)), (4,), (3,))
+        yield Example(Under(Halves(1), cls(Affine(), MLP(2, 6, hidden=7, depth=1))), (5,))

@@ -1,0 +1,141 @@
+"""Maps that only move numbers about: order and shape. Seen under them, one coupling serves every partition."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from longflow.bijections.bijection import Bijection, Example, no_log_det
+from longflow.errors import UsageError
+
+
+class Rearrangement(Bijection):
+    """A bijection that keeps volume because it only moves numbers about: its log-determinant is 0."""
+
+    @abstractmethod
+    def arrange(self, x: Tensor) -> Tensor:
+        """Return x rearranged."""
+
+    @abstractmethod
+    def restore(self, z: Tensor) -> Tensor:
+        """Undo `arrange`."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.arrange(x), no_log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.restore(z), no_log_det(z)
+
+
+class Reverse(Rearrangement):
+    """z_d = x_{D-1-d}: the features in reversed order."""
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return x.flip(1)
+
+    def restore(self, z: Tensor) -> Tensor:
+        return z.flip(1)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(), (5,))
+        yield Example(cls(), (3, 2, 2))
+
+
+class Permute(Rearrangement):
+    """z_d = x_{order[d]}: the features in a fixed order, saved with the model."""
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, order: Sequence[int]) -> None:
+        super().__init__()
+        if sorted(order) != list(range(len(order))):
+            raise UsageError(f"Permute expects each of 0..{len(order) - 1} once; {list(order)} came")
+        self.register_buffer("order", torch.as_tensor(order))
+        self.register_buffer("back", torch.argsort(self.order))
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return x.index_select(1, self.order)
+
+    def restore(self, z: Tensor) -> Tensor:
+        return z.index_select(1, self.back)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls([2, 0, 3, 1]), (4,))
+        yield Example(cls([2, 0, 1]), (3, 2, 2))
+
+
+class Flatten(Rearrangement):
+    """An event of the given shape, seen as a vector of its prod(shape) numbers."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}"
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], prod(self.shape))
+
+    def restore(self, z: Tensor) -> Tensor:
+        return z.reshape(z.shape[0], *self.shape)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls((2, 3, 2)), (2, 3, 2))
+
+
+class Interleave(Rearrangement):
+    """Every second feature, starting with `first` (0 or 1), then the others.
+
+    Under this view a coupling's halves are the even and the odd features (NICE, section 5.1).
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        super().__init__()
+        self.first = first
+
+    def extra_repr(self) -> str:
+        return f"first={self.first}"
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return torch.cat((x[:, self.first :: 2], x[:, 1 - self.first :: 2]), 1)
+
+    def restore(self, z: Tensor) -> Tensor:
+        places = torch.arange(z.shape[1], device=z.device)
+        order = torch.cat((places[self.first :: 2], places[1 - self.first :: 2]))
+        return z.index_select(1, torch.argsort(order))
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(0), (4,))
+        yield Example(cls(1), (5,))
+        yield Example(cls(0), (3, 2, 2))
+
+
+class Halves(Rearrangement):
+    """The first half then the second (`first` = 0), or the second half then the first (`first` = 1)."""
+
+    def __init__(self, first: int = 0) -> None:
+        super().__init__()
+        self.first = first
+
+    def extra_repr(self) -> str:
+        return f"first={self.first}"
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return x.roll(-self.first * ((x.shape[1] + 1) // 2), 1)
+
+    def restore(self, z: Tensor) -> Tensor:
+        return z.roll(self.first * ((z.shape[1] + 1) // 2), 1)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(0), (4,))
+        yield Example(cls(1), (5,))
+        yield Example(cls(1), (3, 2, 2))

@@ -1,0 +1,25 @@
+"""Distributions: base densities, flows, and flows of discrete data."""
+
+from longflow.distributions.bases import (
+    DiagonalNormal,
+    GaussianMixture,
+    StandardLogistic,
+    StandardNormal,
+    Uniform,
+)
+from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise
+from longflow.distributions.flow import Dequantised, Flow
+
+__all__ = [
+    "Case",
+    "Dequantised",
+    "DiagonalNormal",
+    "Distribution",
+    "Flow",
+    "GaussianMixture",
+    "Likelihood",
+    "Noise",
+    "StandardLogistic",
+    "StandardNormal",
+    "Uniform",
+]

@@ -1,0 +1,121 @@
+"""The contract of a distribution, and the checks made at its doors."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite, prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from longflow.errors import UsageError
+
+Likelihood = Literal["exact", "lower bound", "estimate", "none"]
+
+
+class Distribution(nn.Module, ABC):
+    """A probability distribution of events of one shape.
+
+    - `log_prob(x, context)` takes (B, *shape) and returns (B,), in nats, in the units of x.
+    - `sample(n, context, temperature)` returns (n, *shape). There is one context row per sample: n is never
+      crossed with the contexts. `temperature` multiplies the deviation of the noise from its centre: 1 is the
+      model, 0 its centre.
+    - `likelihood` says what `log_prob` is: exact, a lower bound, or an estimate.
+
+    Modules called as functions score: `model(x, context)` is `log_prob`, so that distributed wrappers work.
+    """
+
+    shape: tuple[int, ...]
+    context_shape: tuple[int, ...] | None = None
+    likelihood: Likelihood = "exact"
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the log-density of each row of x, of shape (B,), in nats."""
+
+    @abstractmethod
+    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw n events, of shape (n, *shape)."""
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> "Iterator[Case]":
+        """Yield small instances: the tests walk them."""
+
+    def sample_and_log_prob(
+        self, n: int, context: Tensor | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Draw n events; return them and their log-density under the model itself (at temperature 1)."""
+        x = self.sample(n, context, temperature)
+        return x, self.log_prob(x, context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return `log_prob(x, context)`."""
+        return self.log_prob(x, context)
+
+    @property
+    def dims(self) -> int:
+        """The number of numbers in an event."""
+        return prod(self.shape)
+
+    def check_events(self, x: Tensor, context: Tensor | None) -> None:
+        """Raise UsageError unless x and the context have the shapes that this distribution takes."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise UsageError(f"expected events of shape (B, {_listed(self.shape)}); {tuple(x.shape)} came")
+        self.check_context(len(x), context)
+
+    def check_draw(self, n: int, context: Tensor | None, temperature: float) -> None:
+        """Raise UsageError unless n, the context and the temperature can be sampled with."""
+        if n < 0:
+            raise UsageError(f"expected a number of samples >= 0; {n} came")
+        if not (temperature >= 0 and isfinite(temperature)):
+            raise UsageError(f"expected a temperature >= 0; {temperature} came")
+        self.check_context(n, context)
+
+    def check_context(self, rows: int, context: Tensor | None) -> None:
+        """Raise UsageError unless there is one context row of the right shape for each event."""
+        wanted = None if self.context_shape is None else (rows, *self.context_shape)
+        came = None if context is None else tuple(context.shape)
+        if wanted != came:
+            raise UsageError(f"expected a context of shape {wanted}; {came} came")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A small distribution to test, with the box outside which it has (next to) no mass."""
+
+    distribution: Distribution
+    box: tuple[float, float] = (-12.0, 12.0)
+
+
+class Noise(Distribution):
+    """A base density: it knows its dtype and device, which its samples have."""
+
+    anchor: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}"
+
+    def uniform(self, n: int) -> Tensor:
+        """Draw from U(0, 1) strictly inside the interval, of shape (n, *shape)."""
+        tiny = torch.finfo(self.anchor.dtype).tiny
+        return torch.rand(n, *self.shape, dtype=self.anchor.dtype, device=self.anchor.device).clamp_min(tiny)
+
+    def normal(self, n: int) -> Tensor:
+        """Draw from N(0, 1), of shape (n, *shape)."""
+        return torch.randn(n, *self.shape, dtype=self.anchor.dtype, device=self.anchor.device)
+
+
+def total(elementwise: Tensor) -> Tensor:
+    """Sum over an event: (B, ...) to (B,)."""
+    return elementwise.flatten(1).sum(1)
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

@@ -1,0 +1,117 @@
+"""A bijection and a base density make a density; dequantisation makes it one of discrete data."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from longflow.bijections import Affine, Bijection, Chain, Coupling, Learned, Scale, Shift, Standardise
+from longflow.distributions.bases import StandardLogistic, StandardNormal
+from longflow.distributions.distribution import Case, Distribution, Likelihood
+from longflow.errors import UsageError
+from longflow.nets import MLP
+
+
+class Flow(Distribution):
+    """log p(x) = log p_base(f(x)) + log|det ∂f/∂x|, f the bijection from data x to latent z.
+
+    Of the shape of its base, in the units of x.
+    """
+
+    def __init__(self, bijection: Bijection, base: Distribution, context_shape: tuple[int, ...] | None = None) -> None:
+        super().__init__()
+        self.bijection = bijection
+        self.base = base
+        self.shape = base.shape
+        self.context_shape = context_shape
+        self.likelihood: Likelihood = "exact" if bijection.exact else "estimate"
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.check_events(x, context)
+        z, log_det = self.bijection(x, context)
+        return self.base.log_prob(z) + log_det
+
+    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        self.check_draw(n, context, temperature)
+        return self.bijection.inverse(self.base.sample(n, temperature=temperature), context)[0]
+
+    def sample_and_log_prob(
+        self, n: int, context: Tensor | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        self.check_draw(n, context, temperature)
+        z = self.base.sample(n, temperature=temperature)
+        x, log_det = self.bijection.inverse(z, context)
+        return x, self.base.log_prob(z) - log_det
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map data x to latent z, both of shape (B, *shape)."""
+        self.check_events(x, context)
+        return self.bijection(x, context)[0]
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map latent z to data x, both of shape (B, *shape)."""
+        self.check_events(z, context)
+        return self.bijection.inverse(z, context)[0]
+
+    @classmethod
+    def examples(cls) -> Iterator[Case]:
+        coupling = Coupling(Affine(), MLP(1, 2, hidden=8, depth=1))
+        yield Case(cls(Chain(coupling, Learned(Scale(), (2,))), StandardNormal((2,))))
+        yield Case(cls(Coupling(Shift(), MLP(1, 1, hidden=8, depth=1)), StandardLogistic((2,))), box=(-35, 35))
+
+
+class Dequantised(Distribution):
+    """The distribution of data in levels 0..L-1 under a density of the whole line, by uniform dequantisation.
+
+        P(x) = ∫ p(x + u) du over u in [0, 1)^D  ≥  exp E log p(x + u)   (Theis, van den Oord & Bethge 2016, eq. 4)
+
+    `log_prob` is log p(x + u) with one draw of u: on average a lower bound of log P(x), in nats. It draws from
+    torch's generator. `bound` tightens it by importance samples.
+    `sample` returns whole levels; the density's mass outside [0, L) goes to the nearest level.
+    """
+
+    likelihood: Likelihood = "lower bound"
+
+    def __init__(self, density: Flow, levels: int) -> None:
+        super().__init__()
+        if levels < 2:
+            raise UsageError(f"dequantisation expects at least 2 levels; {levels} came")
+        self.density = density
+        self.levels = levels
+        self.shape = density.shape
+        self.context_shape = density.context_shape
+
+    @property
+    def base(self) -> Distribution:
+        """The base density of the flow."""
+        return self.density.base
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.density.log_prob(x + torch.rand_like(x), context)
+
+    def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
+        """Return log (1/K) Σ_k p(x + u_k), of shape (B,): a bound that tightens with K (Burda et al. 2016)."""
+        if samples < 1:
+            raise UsageError(f"expected at least 1 importance sample; {samples} came")
+        draws = torch.stack([self.log_prob(x, context) for _ in range(samples)])
+        return torch.logsumexp(draws, 0) - math.log(samples)
+
+    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        return self._levels_of(self.density.sample(n, context, temperature))
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map levels x, taken at the middle of their bins, to latent z."""
+        return self.density.encode(x + 0.5, context)
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map latent z to levels."""
+        return self._levels_of(self.density.decode(z, context))
+
+    def _levels_of(self, y: Tensor) -> Tensor:
+        return y.floor().clamp(0, self.levels - 1)
+
+    @classmethod
+    def examples(cls) -> Iterator[Case]:
+        flow = Flow(Chain(Standardise(0.0, 4.0), Learned(Affine(), (2,))), StandardNormal((2,)))
+        yield Case(cls(flow, 4), box=(0, 4))

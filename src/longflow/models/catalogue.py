@@ -1,0 +1,52 @@
+"""The catalogue: a literal dictionary from a name to a builder. A builder's keyword-only arguments are its options."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from longflow.distributions import Flow
+from longflow.errors import UsageError, choose, nearest
+from longflow.models import nice
+
+
+@dataclass(frozen=True)
+class Model:
+    """A builder, what it is, and its presets: named sets of options."""
+
+    builder: Callable[..., Flow]
+    about: str
+    presets: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The builder's options with their defaults."""
+        parameters = inspect.signature(self.builder).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def resolve(self, preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all options: the defaults, under the preset's, under those given."""
+        for name in options:
+            if name not in self.options:
+                raise UsageError(
+                    f"unknown option '{name}'{nearest(name, self.options)} (known: {', '.join(self.options)})"
+                )
+        chosen = self.presets[choose("preset", preset, self.presets)] if preset else {}
+        return {**self.options, **chosen, **options}
+
+
+CATALOGUE: dict[str, Model] = {
+    "nice": Model(nice.nice, "additive couplings and a diagonal scale (Dinh, Krueger & Bengio 2015)", nice.PRESETS),
+}
+
+
+def build(name: str, shape: tuple[int, ...], *, preset: str | None = None, **options: Any) -> Flow:
+    """Build the density of continuous events of the given shape, in their own units.
+
+    Raises UsageError for an unknown name, preset, option or value, naming the nearest valid one.
+    """
+    model = CATALOGUE[choose("model", name, CATALOGUE)]
+    shape = tuple(int(n) for n in shape)
+    if not shape or min(shape) < 1:
+        raise UsageError(f"expected a shape of positive sizes; {shape} came")
+    return model.builder(shape, **model.resolve(preset, options))

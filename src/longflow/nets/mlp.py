@@ -1,0 +1,51 @@
+"""The fully connected conditioner."""
+
+import itertools
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """`depth` hidden layers of `hidden` rectified units, then a linear or rectified output.
+
+    Maps (B, features_in) to (B, features_out). A context of shape (B, context) is appended to the input.
+    A linear output starts at zero, so that a coupling starts at the identity; a rectified one starts at Glorot's
+    uniform values, as at zero it would never learn.
+    """
+
+    def __init__(
+        self,
+        features_in: int,
+        features_out: int,
+        *,
+        hidden: int,
+        depth: int,
+        last: Literal["linear", "relu"] = "linear",
+        dropout: float = 0.0,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.context = context
+        widths = [features_in + context, *[hidden] * depth]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+        output = nn.Linear(widths[-1], features_out)
+        if last == "linear":
+            nn.init.zeros_(output.weight)
+            layers.append(output)
+        else:
+            nn.init.xavier_uniform_(output.weight)
+            layers += [output, nn.ReLU()]
+        nn.init.zeros_(output.bias)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the parameters, of shape (B, features_out)."""
+        if self.context and context is not None:
+            x = torch.cat((x, context), 1)
+        return self.layers(x)

@@ -1,0 +1,21 @@
+"""Units of likelihood: nats for one event, bits per dimension, and the constant between them."""
+
+import math
+from typing import TypeVar
+
+from torch import Tensor
+
+Number = TypeVar("Number", float, Tensor)
+
+
+def bits_per_dim(nats: Number, dims: int, bin_width: float = 1.0) -> Number:
+    """Turn a log-density in nats into bits per dimension of the discrete data.
+
+    A density p of the dequantised data gives the discrete value at least the mass p · bin_width^dims, so
+
+        bits/dim = -(log p + dims · log bin_width) / (dims · log 2).
+
+    `bin_width` is the size of one grey level in the units of the density: 1 in the units of the stored
+    levels (every longflow model), 1/256 for 8-bit data scaled to [0, 1], 2/256 for [-1, 1].
+    """
+    return -(nats / dims + math.log(bin_width)) / math.log(2)

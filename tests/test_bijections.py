@@ -1,0 +1,242 @@
+"""One suite for every bijection: it walks their examples()."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from tolerances import EXACT, FLOAT32_LOG_DET, FLOAT32_ROUND_TRIP, close
+from torch.func import functional_call, jacrev, vmap
+
+from longflow import bijections
+from longflow.bijections import Bijection, Chain, Coupling, Halves, Interleave, Learned, Permute, Scale, Shift, Under
+from longflow.bijections.elementwise import Logit, Standardise
+from longflow.errors import UsageError
+from longflow.nets import MLP
+
+
+def leaves(cls):
+    for sub in cls.__subclasses__():
+        if not getattr(sub, "__abstractmethods__", None):
+            yield sub
+        yield from leaves(sub)
+
+
+ALL = sorted(set(leaves(Bijection)), key=lambda cls: cls.__name__)
+CASES = [(cls.__name__, i) for cls in ALL for i, _ in enumerate(cls.examples())]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def example(request):
+    name, index = request.param
+    found = list({cls.__name__: cls for cls in ALL}[name].examples())[index]
+    for p in found.bijection.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    found.bijection.double()
+    return found
+
+
+def draw(example, batch=5, dtype=torch.float64):
+    x = torch.randn(batch, *example.shape, dtype=dtype)
+    if example.domain:
+        low, high = example.domain
+        x = low + (high - low) * torch.rand_like(x)
+    context = None
+    if example.context_shape is not None:
+        context = 0.5 * torch.randn(batch, *example.context_shape, dtype=dtype)
+    return x, context
+
+
+def row_jacobian(step, x, context):
+    """The Jacobian of each row, (B, N, N), by autograd: the oracle of every log-determinant."""
+
+    def one(row, given):
+        return step(row[None], None if given is None else given[None])[0].flatten()
+
+    rows = [jacrev(one)(row, None if context is None else context[i]) for i, row in enumerate(x)]
+    return torch.stack(rows).flatten(2)
+
+
+def test_every_public_bijection_has_examples():
+    assert {cls.__name__ for cls in ALL} <= set(bijections.__all__)
+    assert len(ALL) >= 15
+
+
+def test_round_trip_both_ways(example):
+    x, context = draw(example)
+    z, forward = example.bijection(x, context)
+    back, inverse = example.bijection.inverse(z, context)
+    close(back, x)
+    close(inverse, -forward)
+    again, _ = example.bijection(back, context)
+    close(again, z)
+
+
+def test_log_det_is_that_of_the_autograd_jacobian(example):
+    x, context = draw(example)
+    z, log_det = example.bijection(x, context)
+    assert log_det.shape == (len(x),)
+    close(log_det, torch.linalg.slogdet(row_jacobian(example.bijection, x, context)).logabsdet)
+    _, log_det = example.bijection.inverse(z, context)
+    close(log_det, torch.linalg.slogdet(row_jacobian(example.bijection.inverse, z, context)).logabsdet)
+
+
+def test_rows_do_not_meet(example):
+    x, context = draw(example)
+    for step in (example.bijection, example.bijection.inverse):
+        if step == example.bijection.inverse:
+            x = example.bijection(x, context)[0]
+        together = step(x, context)
+        alone = step(x[2:3], None if context is None else context[2:3])
+        close(together[0][2:3], alone[0])
+        close(together[1][2:3], alone[1])
+
+
+def test_forward_and_inverse_change_nothing(example):
+    x, context = draw(example)
+    before, given = copy.deepcopy(example.bijection.state_dict()), x.clone()
+    z, _ = example.bijection(x, context)
+    kept = z.clone()
+    example.bijection.inverse(z, context)
+    assert torch.equal(x, given)
+    assert torch.equal(z, kept)
+    assert all(torch.equal(before[k], v) for k, v in example.bijection.state_dict().items())
+
+
+def test_gradient_reaches_every_parameter(example):
+    x, context = draw(example)
+    if not list(example.bijection.parameters()):
+        return
+    z, log_det = example.bijection(x, context)
+    (z.square().sum() + log_det.sum()).backward()
+    for name, p in example.bijection.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.abs().sum() > 0, name
+
+
+def test_per_sample_weights_reach_per_sample_gradients(example):
+    parameters = {k: v.detach() for k, v in example.bijection.named_parameters()}
+    if not parameters:
+        return
+    x, context = draw(example)
+    weights = torch.tensor([0.0, 2.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+
+    def loss(p, rows, given, weight):
+        z, log_det = functional_call(example.bijection, p, (rows, given))
+        return (weight * (z.square().flatten(1).sum(1) + log_det)).sum()
+
+    whole = torch.func.grad(loss)(parameters, x, context, weights)
+    for name in parameters:
+        parts = sum(
+            w * torch.func.grad(loss)(parameters, x[i : i + 1], None if context is None else context[i : i + 1], 1.0)[name]
+            for i, w in enumerate(weights)
+        )
+        close(whole[name], parts)
+
+
+def test_vmap_over_events_agrees_with_the_batch(example):
+    x, context = draw(example)
+    if context is not None:
+        return
+    z = vmap(lambda row: example.bijection(row[None])[0][0])(x)
+    close(z, example.bijection(x)[0])
+
+
+def test_state_dict_deepcopy_and_pickle_reproduce(example):
+    x, context = draw(example)
+    expected = example.bijection(x, context)
+    buffer = io.BytesIO()
+    torch.save(example.bijection.state_dict(), buffer)
+    buffer.seek(0)
+    scrambled = copy.deepcopy(example.bijection)
+    for p in scrambled.parameters():
+        torch.nn.init.normal_(p)
+    scrambled.load_state_dict(torch.load(buffer, weights_only=True))
+    for copied in (scrambled, copy.deepcopy(example.bijection), pickle.loads(pickle.dumps(example.bijection))):
+        value, log_det = copied(x, context)
+        assert torch.equal(value, expected[0])
+        assert torch.equal(log_det, expected[1])
+
+
+def test_float32_stays_float32_within_its_tolerance(example):
+    x, context = draw(example)
+    _, exact = example.bijection(x, context)
+    single = example.bijection.float()
+    narrow = None if context is None else context.float()
+    z, log_det = single(x.float(), narrow)
+    back, inverse = single.inverse(z, narrow)
+    assert {t.dtype for t in (z, log_det, back, inverse)} == {torch.float32}
+    close(back, x.float(), FLOAT32_ROUND_TRIP)
+    close(log_det.double(), exact, FLOAT32_LOG_DET)
+
+
+def test_empty_batch(example):
+    x, context = draw(example, batch=0)
+    z, log_det = example.bijection(x, context)
+    assert z.shape[0] == 0
+    assert log_det.shape == (0,)
+
+
+def test_compiles_as_one_graph(example):
+    torch._dynamo.reset()
+    x, context = draw(example)
+    expected = example.bijection(x, context)
+    compiled = torch.compile(example.bijection, fullgraph=True, backend="eager")
+    close(compiled(x, context)[0], expected[0])
+    inverse = torch.compile(example.bijection.inverse, fullgraph=True, backend="eager")
+    close(inverse(expected[0].detach(), context)[0], x)
+
+
+def test_trace_ends_at_the_latent(example):
+    x, context = draw(example)
+    values = [value for _, value in example.bijection.trace(x, context)]
+    if values:
+        close(values[-1].flatten(1), example.bijection(x, context)[0].flatten(1))
+
+
+@pytest.mark.parametrize("dims", [2, 3, 5, 8])
+@pytest.mark.parametrize("view", [Interleave, Halves])
+def test_two_alternating_couplings_move_every_feature(view, dims):
+    for first in (0, 1):
+        conditioner = MLP(dims // 2, dims - dims // 2, hidden=4, depth=1, last="relu")
+        torch.nn.init.ones_(conditioner.layers[-2].bias)
+        chain = Chain(*(Under(view((k + first) % 2), Coupling(Shift(), conditioner)) for k in (0, 1)))
+        x = torch.zeros(1, dims)
+        assert (chain(x)[0] != x).all()
+
+
+def test_halves_and_interleave_partition_as_they_say():
+    x = torch.arange(5.0)[None]
+    assert Interleave(0)(x)[0].tolist() == [[0, 2, 4, 1, 3]]
+    assert Interleave(1)(x)[0].tolist() == [[1, 3, 0, 2, 4]]
+    assert Halves(0)(x)[0].tolist() == [[0, 1, 2, 3, 4]]
+    assert Halves(1)(x)[0].tolist() == [[3, 4, 0, 1, 2]]
+
+
+def test_logit_keeps_the_ends_finite_and_inverts_outside():
+    x = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    z, _ = Logit(0.05).double()(x)
+    close(z, torch.logit(torch.tensor([[0.05, 0.95]], dtype=torch.float64)))
+    assert Logit(0.05).inverse(torch.full((1, 1), 40.0))[0].item() == pytest.approx(1 + 0.05 / 0.9)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Logit(0.5), "alpha"),
+        (lambda: Standardise(0.0, 0.0), "positive scales"),
+        (lambda: Permute([0, 0, 1]), "each of 0..2 once"),
+        (lambda: Shift()(torch.zeros(2, 3)), "context of 3 features"),
+        (lambda: Shift()(torch.zeros(2, 3), torch.zeros(2, 1)), "1 came"),
+        (lambda: Learned(Scale(), (3,))(torch.zeros(2, 4)), "context of 4 features"),
+    ],
+)
+def test_bad_input_is_told(make, says):
+    with pytest.raises(UsageError, match=says):
+        make()
+
+
+def test_tolerance_is_meant():
+    with pytest.raises(AssertionError):
+        close(torch.zeros(1), torch.full((1,), 2 * EXACT))
