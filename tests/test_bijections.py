@@ -200,6 +200,7 @@ def test_trace_ends_at_the_latent(example):
 def test_two_alternating_couplings_move_every_feature(view, dims):
     for first in (0, 1):
         conditioner = MLP(dims // 2, dims - dims // 2, hidden=4, depth=1, last="relu")
+        torch.nn.init.zeros_(conditioner.layers[-2].weight)
         torch.nn.init.ones_(conditioner.layers[-2].bias)
         chain = Chain(*(Under(view((k + first) % 2), Coupling(Shift(), conditioner)) for k in (0, 1)))
         x = torch.zeros(1, dims)

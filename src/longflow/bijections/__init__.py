@@ -1,11 +1,12 @@
 """The heart: invertible maps with log-determinants."""
 
-from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
+from longflow.bijections.bijection import Adaptive, Bijection, Example, Step, adapt, no_log_det
 from longflow.bijections.compose import Chain, Coupling, Inverse, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.rearrange import Flatten, Halves, Interleave, Permute, Rearrangement, Reverse
 
 __all__ = [
+    "Adaptive",
     "Affine",
     "Bijection",
     "Chain",
@@ -26,5 +27,6 @@ __all__ = [
     "Standardise",
     "Step",
     "Under",
+    "adapt",
     "no_log_det",
 ]

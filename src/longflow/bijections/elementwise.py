@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longflow.bijections.bijection import Bijection, Example
+from longflow.bijections.bijection import Adaptive, Bijection, Example
 from longflow.errors import UsageError
 
 Theta = tuple[Tensor, ...]
@@ -32,6 +32,10 @@ class Elementwise(Bijection):
     @abstractmethod
     def back(self, z: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         """Return x and log|dx/dz|, elementwise."""
+
+    def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+        """Return the parameters that bring features of that mean and deviation nearest to 0 and 1."""
+        raise UsageError(f"{type(self).__name__} has no parameters that data could set")
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._apply_map(self.ahead, x, context)
@@ -69,6 +73,9 @@ class Shift(Elementwise):
         (t,) = theta
         return z - t, z.new_zeros(())
 
+    def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+        return (-mean,)
+
     @classmethod
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(), (3,), (3,))
@@ -88,6 +95,9 @@ class Scale(Elementwise):
         (s,) = theta
         return z * (-s).exp(), -s
 
+    def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+        return (-std.log(),)
+
     @classmethod
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(), (3,), (3,))
@@ -105,6 +115,9 @@ class Affine(Elementwise):
     def back(self, z: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         s, t = theta
         return (z - t) * (-s).exp(), -s
+
+    def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+        return (-std.log(), -mean / std)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -176,18 +189,25 @@ class Standardise(Elementwise):
         yield Example(cls(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5])), (2,))
 
 
-class Learned(Bijection):
+class Learned(Adaptive):
     """An elementwise map whose parameters are learned numbers, the same for every event.
 
     `shape` is the shape of the parameters without the batch axis: (D,) for a vector, (C, 1, 1) for a number a
     channel. With `Scale` this is NICE's diagonal layer, with `Affine` what an ActNorm learns.
-    Parameters start at zero, hence `Shift`, `Scale` and `Affine` at the identity.
+    Parameters start at zero, hence `Shift`, `Scale` and `Affine` at the identity; `adapt` sets them from data.
     """
 
     def __init__(self, inner: Elementwise, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.inner = inner
         self.theta = nn.Parameter(torch.zeros(1, inner.parameters_per_feature * shape[0], *shape[1:]))
+
+    def adapt(self, x: Tensor) -> None:
+        parameters = self.theta.chunk(self.inner.parameters_per_feature, 1)
+        axes = [0, *(axis for axis in range(2, x.dim()) if self.theta.shape[axis] == 1)]
+        std, mean = torch.std_mean(x, axes, keepdim=True, correction=0)
+        for parameter, value in zip(parameters, self.inner.standardising(mean, std.clamp_min(1e-6)), strict=True):
+            parameter.copy_(value)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.inner(x, self.theta)

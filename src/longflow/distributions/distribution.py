@@ -1,15 +1,17 @@
 """The contract of a distribution, and the checks made at its doors."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from longflow.errors import UsageError
+from longflow.runs import Run
 
 Likelihood = Literal["exact", "lower bound", "estimate", "none"]
 
@@ -29,6 +31,9 @@ class Distribution(nn.Module, ABC):
     shape: tuple[int, ...]
     context_shape: tuple[int, ...] | None = None
     likelihood: Likelihood = "exact"
+    dequantiser: str | None = None
+    config: dict[str, Any] | None = None
+    """How it was built, for `save`; None for one composed by hand."""
 
     @abstractmethod
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -50,9 +55,23 @@ class Distribution(nn.Module, ABC):
         x = self.sample(n, context, temperature)
         return x, self.log_prob(x, context)
 
+    def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
+        """Return the best estimate of the log-likelihood from K draws, of shape (B,): `log_prob` where it is exact."""
+        return self.log_prob(x, context)
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return `log_prob(x, context)`."""
         return self.log_prob(x, context)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write config.json and model.safetensors to a new folder, from which `longflow.load` takes them."""
+        if self.config is None:
+            raise UsageError(
+                "only a model that longflow.build made can be saved; for one made by hand, save its state_dict"
+            )
+        run = Run.create(folder)
+        run.write_config(self.config)
+        run.write_weights(self.state_dict())
 
     @property
     def dims(self) -> int:

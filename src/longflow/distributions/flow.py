@@ -27,6 +27,11 @@ class Flow(Distribution):
         self.context_shape = context_shape
         self.likelihood: Likelihood = "exact" if bijection.exact else "estimate"
 
+    @property
+    def density(self) -> "Flow":
+        """The density of continuous data inside: itself."""
+        return self
+
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
         z, log_det = self.bijection(x, context)
@@ -72,6 +77,7 @@ class Dequantised(Distribution):
     """
 
     likelihood: Likelihood = "lower bound"
+    dequantiser = "uniform"
 
     def __init__(self, density: Flow, levels: int) -> None:
         super().__init__()

@@ -49,4 +49,7 @@ def build(name: str, shape: tuple[int, ...], *, preset: str | None = None, **opt
     shape = tuple(int(n) for n in shape)
     if not shape or min(shape) < 1:
         raise UsageError(f"expected a shape of positive sizes; {shape} came")
-    return model.builder(shape, **model.resolve(preset, options))
+    resolved = model.resolve(preset, options)
+    flow = model.builder(shape, **resolved)
+    flow.config = {"model": name, "options": resolved, "shape": list(shape), "preprocess": "none", "levels": None}
+    return flow

@@ -1,0 +1,121 @@
+"""Likelihood of a data set under a run's model, with its error and its convention."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from longflow import data
+from longflow.data import Dataset
+from longflow.distributions import Dequantised, Flow
+from longflow.errors import UsageError, choose
+from longflow.models import load
+from longflow.runs import Run
+from longflow.training.device import prepare
+from longflow.units import bits_per_dim
+
+ROWS_AT_ONCE = 500
+ROUND_TRIP_ROWS = 256
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    *,
+    data_spec: str | None = None,
+    split: str = "test",
+    samples: int = 1,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "float32",
+) -> dict[str, Any]:
+    """Score a split of a data set (the run's own by default) under the run's model.
+
+    Returns mean nats for an event and bits/dim with its standard error over the events, in the units of the stored
+    data; `likelihood` says what they are, and `importance_samples` from how many draws a bound is.
+    """
+    place = prepare(device)
+    folder = Run.open(run)
+    model = load(folder.path).to(place, DTYPES[choose("dtype", dtype, DTYPES)])
+    dataset = dataset_of(folder, data_spec)
+    rows = dataset.split(split)
+    if samples < 1:
+        raise UsageError(f"expected at least 1 importance sample; {samples} came")
+    nats = log_likelihoods(model, rows, samples=samples, seed=seed)
+    bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
+    return {
+        "model": folder.config()["model"],
+        "data": dataset.name,
+        "data_sha256": dataset.sha256,
+        "split": split,
+        "n": len(rows),
+        "nats": float(nats.mean()),
+        "bits_per_dim": float(bits.mean()),
+        "stderr_bits_per_dim": standard_error(bits),
+        "likelihood": model.likelihood,
+        "dequantiser": model.dequantiser,
+        "importance_samples": samples,
+        "dtype": dtype,
+        "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]),
+    }
+
+
+def dataset_of(run: Run, spec: str | None = None) -> Dataset:
+    """Load the data set of a run, or another of the same shape and levels; raise UsageError where they differ."""
+    config = run.config()
+    own = config.get("data", {})
+    chosen = spec or own.get("spec")
+    if chosen is None:
+        raise UsageError(f"{run} names no data set; say which with --data")
+    dataset = data.load(chosen, own.get("quantised"))
+    expected = (tuple(config["shape"]), config["levels"])
+    if (dataset.shape, dataset.levels) != expected:
+        raise UsageError(
+            f"{run} expects data of shape {expected[0]} and levels {expected[1]};"
+            f" '{chosen}' has shape {dataset.shape} and levels {dataset.levels}"
+        )
+    if spec is None and dataset.sha256 != own["sha256"]:
+        raise UsageError(
+            f"'{chosen}' has changed since {run} was trained (sha256 {dataset.sha256[:12]}, not {own['sha256'][:12]})"
+        )
+    return dataset
+
+
+def log_likelihoods(model: Flow | Dequantised, rows: np.ndarray, *, samples: int = 1, seed: int = 0) -> np.ndarray:
+    """Return the log-likelihood of each row, in nats, as float64 of shape (N,); the draws are fixed by the seed."""
+    with fixed_draws(seed), torch.inference_mode():
+        parts = [model.bound(x, samples=samples) for x in batches_of(model, rows)]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def round_trip(model: Flow | Dequantised, rows: np.ndarray) -> float:
+    """Return max |decode(encode(x)) - x| of the continuous density, in the units of the data."""
+    density = model.density
+    middle = 0.0 if model.dequantiser is None else 0.5
+    with torch.inference_mode():
+        errors = [
+            (density.decode(density.encode(x + middle)) - (x + middle)).abs().max() for x in batches_of(model, rows)
+        ]
+    return float(torch.stack(errors).max())
+
+
+def batches_of(model: torch.nn.Module, rows: np.ndarray) -> Iterator[torch.Tensor]:
+    """Yield the rows as tensors of the model's dtype and device, some hundred at a time."""
+    like = next(model.parameters())
+    return (torch.as_tensor(rows[i : i + ROWS_AT_ONCE]).to(like) for i in range(0, len(rows), ROWS_AT_ONCE))
+
+
+@contextmanager
+def fixed_draws(seed: int) -> Iterator[None]:
+    """Start torch's generators at `seed`; put them back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Return the standard error of the mean of independent values."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

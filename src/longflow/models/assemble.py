@@ -1,0 +1,73 @@
+"""From a configuration to a model of the stored data, and from a folder to the model in it."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longflow.bijections import Bijection, Chain, Logit, Standardise
+from longflow.distributions import Dequantised, Flow
+from longflow.errors import UsageError, choose
+from longflow.models.catalogue import build
+from longflow.runs import Run
+
+PREPROCESSING: dict[str, Callable[[tuple[int, ...], int], Bijection]] = {
+    "none": lambda shape, levels: Chain(),
+    "unit": lambda shape, levels: Standardise(0.0, float(levels)),
+    "centred": lambda shape, levels: Standardise(levels / 2, float(levels)),
+    "logit": lambda shape, levels: Chain(Standardise(0.0, float(levels)), Logit(0.05)),
+    "standardise": lambda shape, levels: Standardise(*_per_feature(shape)),
+}
+"""The first bijections: levels to [0, 1), to [-½, ½), to logits (RealNVP, α = 0.05), or features to mean 0, sd 1."""
+
+
+def assemble(config: Mapping[str, Any]) -> Flow | Dequantised:
+    """Build what `config` describes, a distribution of the stored data in their units, with fresh weights.
+
+    Keys: `model`, `options`, `shape`, `preprocess` (a name in PREPROCESSING) and `levels` (None for continuous
+    data). Raises UsageError where one is missing or unknown.
+    """
+    missing = [key for key in ("model", "options", "shape", "preprocess", "levels") if key not in config]
+    if missing:
+        raise UsageError(f"the configuration lacks {', '.join(missing)}: it is no model of longflow")
+    shape, levels = tuple(config["shape"]), config["levels"]
+    flow = build(config["model"], shape, **config["options"])
+    kind = choose("preprocessing", config["preprocess"], PREPROCESSING)
+    if levels is None and kind in ("unit", "centred", "logit"):
+        raise UsageError(
+            f"preprocessing '{kind}' needs data with levels; these are continuous (use 'standardise' or 'none')"
+        )
+    if kind != "none":
+        first = PREPROCESSING[kind](shape, levels or 0)
+        flow = Flow(Chain(first, flow.bijection), flow.base, flow.context_shape)
+    model = flow if levels is None else Dequantised(flow, levels)
+    model.config = dict(config)
+    return model
+
+
+def load(folder: str | os.PathLike[str]) -> Flow | Dequantised:
+    """Load the model of a run directory, or of any folder with config.json and model.safetensors, ready to use."""
+    run = Run.open(folder)
+    model = assemble(run.config())
+    put_weights(model, run.weights(), str(run.weights_file))
+    return model.eval()
+
+
+def put_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load weights; raise UsageError naming the first misfit where they belong to another model."""
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    came = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(own.keys() | came.keys()):
+        if own.get(name) != came.get(name):
+            raise UsageError(
+                f"{source} holds another model than config.json says:"
+                f" '{name}' expected {own.get(name)}, {came.get(name)} came"
+            )
+    model.load_state_dict(dict(weights))
+
+
+def _per_feature(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    wide = (shape[0], *[1] * (len(shape) - 1))
+    return torch.zeros(wide), torch.ones(wide)

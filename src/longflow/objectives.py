@@ -1,0 +1,66 @@
+"""Objectives: what a training step minimises, in turns.
+
+An objective is called with (model, x, context) and yields (part, loss) pairs. The loop takes one optimiser step on
+the named part of the model ("" is the whole model) before it asks for the next pair, so that a likelihood yields
+once and an adversarial game as often as it has players.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from longflow.errors import UsageError
+from longflow.units import bits_per_dim
+
+Turn = tuple[str, Tensor]
+
+
+class Objective(Protocol):
+    """What the loop needs of an objective."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the submodules that it trains."""
+
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
+        """Yield (part, loss) for one batch x of shape (B, *shape)."""
+
+
+@dataclass(frozen=True)
+class MaximumLikelihood:
+    """Minus the mean log-likelihood, in bits per dimension of data in unit bins.
+
+    `model(x, context)` must return log-likelihoods of shape (B,), in nats.
+    """
+
+    parts: tuple[str, ...] = ("",)
+
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
+        """Yield the loss once."""
+        yield "", bits_per_dim(model(x, context).mean(), prod(x.shape[1:]))
+
+
+@dataclass(frozen=True)
+class NoisyLikelihood:
+    """Maximum likelihood of the density of x + U[low, high), in place of dequantisation to [0, 1).
+
+    For a `Dequantised` model: it scores with the `density` of continuous data inside. With the window [-1.55, 1) in levels of 1/255 this is the
+    essay's x/255 - 0.01·U[0, 1), shifted by one level so that the first unit bin above x is inside the window.
+    """
+
+    low: float
+    high: float
+    parts: tuple[str, ...] = ("",)
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise UsageError(f"training noise expects low < high; {self.low} and {self.high} came")
+
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
+        """Yield the loss once."""
+        noisy = x + self.low + (self.high - self.low) * torch.rand_like(x)
+        yield "", bits_per_dim(model.get_submodule("density")(noisy, context).mean(), prod(x.shape[1:]))

@@ -1,0 +1,164 @@
+"""The run directory: the only state that commands share. Everything is written whole or not at all.
+
+    config.json         model, options, data, preprocessing, recipe, versions, seed
+    model.safetensors   the best weights
+    checkpoint/last.pt  all that is needed to go on
+    metrics.jsonl       a line per log step
+    report.json         the final evaluation
+    samples/*.png       pictures
+    report.html         the report
+
+Nothing is unpickled: weights are safetensors, the checkpoint is read with `weights_only=True`.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from longflow.errors import UsageError
+
+
+class Run:
+    """A run directory, by its path. Reading checks; writing is atomic (temporary name, fsync, rename)."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.weights_file = self.path / "model.safetensors"
+        self.checkpoint_file = self.path / "checkpoint" / "last.pt"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.report_file = self.path / "report.json"
+        self.page_file = self.path / "report.html"
+        self.samples = self.path / "samples"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> "Run":
+        """Make a new run directory; raise UsageError where something is already there."""
+        run = cls(path)
+        if run.config_file.exists():
+            raise UsageError(f"{run} already holds a run; go on with --resume, or choose another --out")
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise UsageError(f"{run} already exists and is not an empty folder; choose another --out")
+        run.path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "Run":
+        """Open an existing run directory; raise UsageError where there is none."""
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise UsageError(f"expected a run directory with a config.json; none at {run}")
+        return run
+
+    def config(self) -> dict[str, Any]:
+        """Read config.json."""
+        return _read_json(self.config_file)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write config.json."""
+        write_text(self.config_file, json.dumps(config, indent=2) + "\n")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Read model.safetensors."""
+        if not self.weights_file.is_file():
+            raise UsageError(
+                f"{self} has no model.safetensors yet: its training was stopped before the first validation"
+            )
+        try:
+            return load_file(self.weights_file)
+        except SafetensorError as error:
+            raise UsageError(f"{self.weights_file} is damaged or no safetensors file ({error})") from error
+
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Write model.safetensors."""
+        contiguous = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        _atomically(self.weights_file, lambda f: save_file(contiguous, f.name))
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """Read the last checkpoint; None where the run stopped before its first."""
+        if not self.checkpoint_file.is_file():
+            return None
+        try:
+            return torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            said = str(error).splitlines()[0]
+            raise UsageError(f"{self.checkpoint_file} is damaged or no checkpoint of longflow ({said})") from error
+
+    def write_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Write the last checkpoint; the one before stays until this one is whole."""
+        self.checkpoint_file.parent.mkdir(exist_ok=True)
+        _atomically(self.checkpoint_file, lambda f: torch.save(dict(state), f))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read the lines of metrics.jsonl; a line cut short by a crash is left out."""
+        if not self.metrics_file.is_file():
+            return []
+        return [record for line in self.metrics_file.read_text().splitlines() if (record := _parse_line(line))]
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with self.metrics_file.open("a") as f:
+            f.write(json.dumps(record) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the lines after `step`, which a resumed run will write again."""
+        kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
+        write_text(self.metrics_file, "".join(kept))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically, in a folder that is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _atomically(path, lambda f: f.write(content))
+
+
+def _atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
+        try:
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())
+            os.chmod(f.name, 0o666 & ~_umask())
+            os.replace(f.name, path)
+        except BaseException:
+            Path(f.name).unlink(missing_ok=True)
+            raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is damaged or no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is expected to hold one JSON object")
+    return content
+
+
+def _parse_line(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

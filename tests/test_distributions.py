@@ -1,0 +1,242 @@
+"""One suite for every distribution: it walks their examples()."""
+
+import math
+
+import pytest
+import torch
+from tolerances import NORMALISED, SIGMAS, close
+
+from longflow.bijections import Affine, Bijection, Chain, Coupling, Learned, Scale, Standardise
+from longflow.distributions import (
+    Dequantised,
+    DiagonalNormal,
+    Distribution,
+    Flow,
+    GaussianMixture,
+    StandardLogistic,
+    StandardNormal,
+    Uniform,
+)
+from longflow.errors import UsageError
+from longflow.nets import MLP
+from longflow.units import bits_per_dim
+
+
+def leaves(cls):
+    for sub in cls.__subclasses__():
+        if not getattr(sub, "__abstractmethods__", None):
+            yield sub
+        yield from leaves(sub)
+
+
+ALL = sorted(set(leaves(Distribution)), key=lambda cls: cls.__name__)
+CASES = [(cls, i) for cls in ALL for i, _ in enumerate(cls.examples())]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].__name__}-{case[1]}")
+def case(request):
+    cls, index = request.param
+    found = list(cls.examples())[index]
+    for p in found.distribution.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    found.distribution.double()
+    return found
+
+
+def grid(box, dims, points):
+    """Midpoints of a regular grid over box^dims, (points^dims, dims), and the volume of a cell."""
+    low, high = box
+    axis = low + (high - low) * (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    mesh = torch.meshgrid(*[axis] * dims, indexing="ij")
+    return torch.stack([m.flatten() for m in mesh], 1), ((high - low) / points) ** dims
+
+
+def test_integrates_to_one_over_the_whole_line(case):
+    model = case.distribution
+    if isinstance(model, Dequantised):
+        x = torch.cartesian_prod(*[torch.arange(model.levels, dtype=torch.float64)] * model.dims)
+        nats = model.bound(x, samples=20000)
+        y = model.density.sample(200000)
+        inside = ((y >= 0) & (y < model.levels)).all(1).double().mean()
+        assert nats.exp().sum().item() == pytest.approx(inside.item(), abs=0.02)
+        return
+    x, volume = grid(case.box, model.dims, 1200 if model.dims == 2 else 20000)
+    with torch.no_grad():
+        mass = model.log_prob(x).exp().sum().item() * volume
+    assert mass == pytest.approx(1, abs=NORMALISED)
+
+
+def test_samples_agree_with_log_prob(case):
+    """The mean of log p over samples is minus the entropy, which the grid gives too."""
+    model = case.distribution
+    if isinstance(model, Dequantised):
+        return
+    x, volume = grid(case.box, model.dims, 1200 if model.dims == 2 else 20000)
+    with torch.no_grad():
+        p = model.log_prob(x)
+        finite = p > -700
+        entropy = -(p[finite].exp() * p[finite]).sum().item() * volume
+        drawn = -model.log_prob(model.sample(20000))
+    error = drawn.std().item() / math.sqrt(len(drawn)) + 1e-4
+    assert abs(drawn.mean().item() - entropy) < SIGMAS * error
+
+
+def test_sample_and_log_prob_agree(case):
+    if isinstance(case.distribution, Dequantised):
+        return
+    x, log_prob = case.distribution.sample_and_log_prob(7)
+    assert x.shape == (7, *case.distribution.shape)
+    close(case.distribution.log_prob(x), log_prob)
+
+
+def test_samples_have_the_dtype_of_the_model(case):
+    for dtype in (torch.float64, torch.float32):
+        model = case.distribution.to(dtype)
+        x = model.sample(3)
+        assert x.dtype == dtype
+        assert model.log_prob(x).dtype == dtype
+
+
+def test_temperature_zero_is_one_point_and_temperature_shrinks(case):
+    model = case.distribution
+    if isinstance(model, GaussianMixture):
+        return
+    still = model.sample(5, temperature=0.0)
+    close(still, still[:1].expand_as(still))
+    torch.manual_seed(1)
+    warm = model.sample(4000, temperature=1.0).var(0).sum()
+    torch.manual_seed(1)
+    cool = model.sample(4000, temperature=0.3).var(0).sum()
+    assert cool < warm
+
+
+def test_empty_batch(case):
+    assert case.distribution.sample(0).shape == (0, *case.distribution.shape)
+    assert case.distribution.log_prob(torch.zeros(0, *case.distribution.shape, dtype=torch.float64)).shape == (0,)
+
+
+def test_gradient_reaches_every_parameter(case):
+    parameters = dict(case.distribution.named_parameters())
+    if not parameters:
+        return
+    case.distribution(torch.rand(64, *case.distribution.shape, dtype=torch.float64)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters.values())
+
+
+def test_against_torch_distributions():
+    x = torch.randn(6, 3, dtype=torch.float64)
+    normal = DiagonalNormal((3,)).double()
+    torch.nn.init.normal_(normal.loc)
+    torch.nn.init.normal_(normal.log_scale)
+    oracle = torch.distributions.Normal(normal.loc, normal.log_scale.exp())
+    close(normal.log_prob(x), oracle.log_prob(x).sum(1))
+    close(StandardNormal((3,)).log_prob(x), torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1))
+    mixture = GaussianMixture((3,), 4).double()
+    parts = torch.distributions.Independent(torch.distributions.Normal(mixture.loc, mixture.log_scale.exp()), 1)
+    weights = torch.distributions.Categorical(logits=mixture.logits)
+    close(mixture.log_prob(x), torch.distributions.MixtureSameFamily(weights, parts).log_prob(x))
+    logistic = torch.distributions.TransformedDistribution(
+        torch.distributions.Uniform(torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)),
+        [torch.distributions.SigmoidTransform().inv],
+    )
+    close(StandardLogistic((3,)).log_prob(x), logistic.log_prob(x).sum(1))
+
+
+def test_logistic_log_prob_does_not_overflow():
+    x = torch.tensor([[1e4], [-1e4]])
+    close(StandardLogistic((1,)).log_prob(x), torch.tensor([-1e4, -1e4]))
+
+
+def test_uniform_outside_is_minus_infinity():
+    uniform = Uniform((2,), 0.0, 4.0)
+    assert uniform.log_prob(torch.tensor([[1.0, 5.0]])).item() == -math.inf
+    assert uniform.log_prob(torch.tensor([[1.0, 3.0]])).item() == pytest.approx(-2 * math.log(4))
+
+
+def test_published_conversions():
+    """NICE's nats in other papers' bits/dim, and a uniform model of 8-bit data."""
+    assert bits_per_dim(1980.50, 784, 1 / 256) == pytest.approx(4.356, abs=5e-4)
+    assert bits_per_dim(5371.78, 3072, 2 / 256) == pytest.approx(4.477, abs=5e-4)
+    assert bits_per_dim(0.0, 3072, 1 / 256) == pytest.approx(8.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [2, 16, 17, 32, 256])
+def test_a_uniform_model_costs_log2_of_the_levels(levels):
+    """Whatever the units inside, the likelihood is in those of the stored levels: no constant to forget."""
+    flow = Flow(Chain(Standardise(0.0, float(levels))), Uniform((1, 4, 4)))
+    model = Dequantised(flow, levels)
+    x = torch.randint(levels, (9, 1, 4, 4)).float()
+    bits = bits_per_dim(model.log_prob(x), 16)
+    close(bits.double(), torch.full((9,), math.log2(levels), dtype=torch.float64), 1e-5)
+
+
+def test_dequantised_matches_a_known_discrete_model():
+    """A density that is constant in each bin gives exactly the histogram's mass."""
+    mass = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
+
+    class Bins(Bijection):
+        def forward(self, x, context=None):
+            below = torch.cat((torch.zeros(1, dtype=x.dtype), mass.cumsum(0)))
+            k = x.long().clamp(0, 2)
+            return below[k] + mass[k] * (x - k), mass[k].log().sum(1)
+
+        def inverse(self, z, context=None):
+            raise NotImplementedError
+
+        @classmethod
+        def examples(cls):
+            return iter(())
+
+    model = Dequantised(Flow(Bins(), Uniform((2,))), 3)
+    x = torch.cartesian_prod(torch.arange(3.0, dtype=torch.float64), torch.arange(3.0, dtype=torch.float64))
+    close(model.log_prob(x), mass.log()[x.long()].sum(1), 1e-6)
+
+
+def test_importance_samples_tighten_the_bound():
+    model = Dequantised(Flow(Learned(Scale(), (2,)), StandardNormal((2,))), 4)
+    x = torch.randint(4, (4000, 2)).float()
+    bounds = [model.bound(x, samples=k).mean().item() for k in (1, 4, 16, 64)]
+    assert bounds == sorted(bounds)
+
+
+def test_dequantised_reconstructs_every_level_and_clamps_samples():
+    model = Dequantised(Flow(Chain(Standardise(0.0, 17.0), Learned(Affine(), (2,))), StandardNormal((2,))), 17)
+    x = torch.randint(17, (50, 2)).float()
+    assert torch.equal(model.decode(model.encode(x)), x)
+    y = model.sample(200)
+    assert torch.equal(y, y.floor().clamp(0, 16))
+
+
+def test_conditional_flow_takes_one_context_row_per_sample():
+    coupling = Coupling(Affine(), MLP(1, 2, hidden=8, depth=1, context=3))
+    torch.nn.init.normal_(coupling.conditioner.layers[-1].weight)
+    flow = Flow(coupling, StandardNormal((2,)), (3,))
+    x, c = torch.randn(5, 2), torch.randn(5, 3)
+    z = flow.encode(x, c)
+    close(flow.decode(z, c), x, 1e-5)
+    assert not torch.allclose(flow.log_prob(x, c), flow.log_prob(x, -c))
+    assert flow.sample(5, c).shape == (5, 2)
+    for call in (lambda: flow.log_prob(x), lambda: flow.sample(4, c), lambda: flow.log_prob(x, c[:, :2])):
+        with pytest.raises(UsageError, match="context"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda f: f.log_prob(torch.zeros(3, 5)), r"\(B, 2\)"),
+        (lambda f: f.log_prob(torch.zeros(3, 2), torch.zeros(3, 1)), "context"),
+        (lambda f: f.sample(3, temperature=-0.5), "temperature"),
+        (lambda f: f.sample(3, temperature=math.nan), "temperature"),
+        (lambda f: f.sample(-1), "samples"),
+        (lambda f: Uniform((2,)).sample(3, temperature=2.0), "at most 1"),
+        (lambda f: Uniform((2,), 1.0, 1.0), "low < high"),
+        (lambda f: GaussianMixture((2,), 0), "component"),
+        (lambda f: Dequantised(f, 1), "levels"),
+        (lambda f: Dequantised(f, 4).bound(torch.zeros(1, 2), samples=0), "importance"),
+        (lambda f: f.save("/tmp/never"), "longflow.build"),
+    ],
+)
+def test_bad_input_is_told(call, says):
+    with pytest.raises(UsageError, match=says):
+        call(Flow(Learned(Scale(), (2,)), StandardNormal((2,))))
