@@ -48,8 +48,8 @@ class MaximumLikelihood:
 class NoisyLikelihood:
     """Maximum likelihood of the density of x + U[low, high), in place of dequantisation to [0, 1).
 
-    For a `Dequantised` model: it scores with the `density` of continuous data inside. With the window [-1.55, 1) in levels of 1/255 this is the
-    essay's x/255 - 0.01·U[0, 1), shifted by one level so that the first unit bin above x is inside the window.
+    For a `Dequantised` model: it scores with the `density` of continuous data inside. With the window [-1.55, 1) in
+    levels of 1/255 this is the essay's x/255 - 0.01·U[0, 1), shifted by one level so that the bin [x, x + 1) is inside.
     """
 
     low: float

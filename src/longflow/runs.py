@@ -85,10 +85,8 @@ class Run:
         contiguous = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
         _atomically(self.weights_file, lambda f: save_file(contiguous, f.name))
 
-    def checkpoint(self) -> dict[str, Any] | None:
-        """Read the last checkpoint; None where the run stopped before its first."""
-        if not self.checkpoint_file.is_file():
-            return None
+    def checkpoint(self) -> dict[str, Any]:
+        """Read the last checkpoint."""
         try:
             return torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
         except Exception as error:

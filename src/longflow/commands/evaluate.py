@@ -1,15 +1,14 @@
 """Likelihood of a data set under a run's model, with its error and its convention."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from longflow import data
 from longflow.data import Dataset
+from longflow.data import load as load_data
 from longflow.distributions import Dequantised, Flow
 from longflow.errors import UsageError, choose
 from longflow.models import load
@@ -17,34 +16,45 @@ from longflow.runs import Run
 from longflow.training.device import prepare
 from longflow.units import bits_per_dim
 
+Split = Literal["train", "validation", "test"]
+
 ROWS_AT_ONCE = 500
 ROUND_TRIP_ROWS = 256
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def evaluate(
-    run: str | os.PathLike[str],
+    run: str,
     *,
-    data_spec: str | None = None,
-    split: str = "test",
-    samples: int = 1,
+    data: str | None = None,
+    split: Split = "test",
+    importance_samples: int = 1,
     seed: int = 0,
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: Literal["float32", "float64"] = "float32",
 ) -> dict[str, Any]:
     """Score a split of a data set (the run's own by default) under the run's model.
 
     Returns mean nats for an event and bits/dim with its standard error over the events, in the units of the stored
-    data; `likelihood` says what they are, and `importance_samples` from how many draws a bound is.
+    data; `likelihood` says what they are.
+
+    Args:
+        run: A run directory.
+        data: Another data set than the run's own, a name or a path.
+        split: The part of the data.
+        importance_samples: Draws of the dequantiser for each event; more tighten the bound.
+        seed: Seed of the draws.
+        device: auto, cpu, cuda, cuda:1, ...
+        dtype: Floating-point type of the model.
     """
     place = prepare(device)
     folder = Run.open(run)
     model = load(folder.path).to(place, DTYPES[choose("dtype", dtype, DTYPES)])
-    dataset = dataset_of(folder, data_spec)
+    dataset = dataset_of(folder, data)
     rows = dataset.split(split)
-    if samples < 1:
-        raise UsageError(f"expected at least 1 importance sample; {samples} came")
-    nats = log_likelihoods(model, rows, samples=samples, seed=seed)
+    if importance_samples < 1:
+        raise UsageError(f"expected --importance-samples >= 1; {importance_samples} came")
+    nats = log_likelihoods(model, rows, samples=importance_samples, seed=seed)
     bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
     return {
         "model": folder.config()["model"],
@@ -57,7 +67,7 @@ def evaluate(
         "stderr_bits_per_dim": standard_error(bits),
         "likelihood": model.likelihood,
         "dequantiser": model.dequantiser,
-        "importance_samples": samples,
+        "importance_samples": importance_samples,
         "dtype": dtype,
         "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]),
     }
@@ -70,7 +80,7 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
     chosen = spec or own.get("spec")
     if chosen is None:
         raise UsageError(f"{run} names no data set; say which with --data")
-    dataset = data.load(chosen, own.get("quantised"))
+    dataset = load_data(chosen, own.get("quantised"))
     expected = (tuple(config["shape"]), config["levels"])
     if (dataset.shape, dataset.levels) != expected:
         raise UsageError(

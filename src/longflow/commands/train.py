@@ -9,20 +9,21 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from tqdm import tqdm
 
 import longflow
-from longflow import data
-from longflow.bijections import Standardise
-from longflow.commands.evaluate import log_likelihoods, standard_error
+from longflow.bijections import Standardise, adapt
+from longflow.commands.evaluate import fixed_draws, log_likelihoods, standard_error
 from longflow.data import Dataset
+from longflow.data import load as load_data
 from longflow.distributions import Dequantised, Flow
 from longflow.errors import TrainingDivergedError, UsageError, choose
 from longflow.models import CATALOGUE, assemble
@@ -33,6 +34,7 @@ from longflow.training.device import prepare
 from longflow.units import bits_per_dim
 
 DEFAULT_STEPS = 3000
+ADAPT_ROWS = 2048
 STEPS_BETWEEN_VALIDATIONS = 50
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SECONDS_BETWEEN_LINES = 10.0
@@ -40,7 +42,24 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run is asked for, beside the model's own options."""
+    """What a training run is asked for, beside the model's own options and the recipe.
+
+    Attributes:
+        data: A name from `longflow list`, or a path.
+        out: Run directory; by default runs/MODEL-DATA.
+        epochs: Passes over the data; by default about 3,000 steps.
+        steps: Optimiser steps, instead of --epochs.
+        seed: Seed of weights, order and noise.
+        device: auto, cpu, cuda, cuda:1, ...
+        threads: CPU threads; by default all cores.
+        resume: Go on with the run in --out, bit by bit as if it had not stopped.
+        preset: Named options of the model, which flags override.
+        levels: Requantise data with levels to so many (32 is Glow's 5 bits).
+        preprocess: First bijection; by default unit for levels, standardise for continuous data.
+        noise: Train on x + U[LOW, HIGH) in place of dequantised data.
+        adapt: Initialise scales from a batch of data before the first step.
+        patience: Stop after so many validations without improvement; 0 for never.
+    """
 
     data: str = "digits"
     out: str | None = None
@@ -52,42 +71,57 @@ class Settings:
     resume: bool = False
     preset: str | None = None
     levels: int | None = None
-    preprocess: str | None = None
+    preprocess: Literal["unit", "centred", "logit", "standardise", "none"] | None = None
     noise: tuple[float, float] | None = None
+    adapt: bool = True
     patience: int = 0
-    recipe: Recipe = field(default_factory=Recipe)
 
 
 class Interrupted(Exception):
     """Training was stopped by the user; the run is saved."""
 
+    def __init__(self, run: Run, step: int, steps: int) -> None:
+        super().__init__(f"stopped at step {step} of {steps}; {run} is saved")
+        self.run = run
 
-def train_run(name: str, settings: Settings, options: Mapping[str, Any]) -> Run:
+
+def default_out(model: str, spec: str) -> str:
+    """Return the run directory of a model and a data set (a name or a path) where none is named."""
+    return str(Path("runs") / f"{model}-{Path(spec).stem}")
+
+
+def train_run(name: str, settings: Settings, recipe: Recipe, options: Mapping[str, Any], *, command: str = "") -> Run:
     """Train the model `name` and return its run directory, in which the best weights are kept.
 
     Raises UsageError before anything is written where a setting is wrong, Interrupted after Ctrl-C (the run is
     saved and can be resumed), TrainingDivergedError when a loss is no longer finite.
     """
     device = prepare(settings.device, settings.threads)
-    dataset = data.load(settings.data, settings.levels)
-    config = configuration(name, settings, options, dataset)
+    dataset = load_data(settings.data, settings.levels)
+    config = {**configuration(name, settings, recipe, options, dataset), "command": command}
     torch.manual_seed(settings.seed)
     model = assemble(config)
     fit_units(model, dataset)
     with processes(device) as rank:
         run = _open(config, settings, rank)
         trainer = Trainer(run, config, dataset, model.to(device), rank)
-        if settings.resume:
+        if settings.resume and run.checkpoint_file.is_file():
             trainer.take_up()
+        else:
+            trainer.begin()
         trainer.go()
     return run
 
 
-def configuration(name: str, settings: Settings, options: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+def configuration(
+    name: str, settings: Settings, recipe: Recipe, options: Mapping[str, Any], dataset: Dataset
+) -> dict[str, Any]:
     """Return all that determines the run, as config.json keeps it."""
     choose("model", name, CATALOGUE)
+    if settings.noise is not None and dataset.levels is None:
+        raise UsageError("--noise expects data with levels; these are continuous")
     preprocess = settings.preprocess or ("standardise" if dataset.levels is None else "unit")
-    per_epoch = max(1, dataset.sizes["train"] // settings.recipe.batch)
+    per_epoch = max(1, dataset.sizes["train"] // recipe.batch)
     return {
         "longflow": longflow.__version__,
         "torch": torch.__version__,
@@ -103,9 +137,11 @@ def configuration(name: str, settings: Settings, options: Mapping[str, Any], dat
             "quantised": settings.levels,
             "sha256": dataset.sha256,
             "sizes": dict(dataset.sizes),
+            "columns": None if dataset.columns is None else list(dataset.columns),
         },
         "noise": None if settings.noise is None else list(settings.noise),
-        "recipe": dataclasses.asdict(settings.recipe),
+        "adapt": settings.adapt,
+        "recipe": dataclasses.asdict(recipe),
         "steps": _steps(settings, per_epoch),
         "patience": settings.patience,
         "seed": settings.seed,
@@ -123,7 +159,7 @@ def _steps(settings: Settings, per_epoch: int) -> int:
 
 
 def _open(config: dict[str, Any], settings: Settings, rank: int) -> Run:
-    out = settings.out or str(Path("runs") / f"{config['model']}-{Path(config['data']['name']).stem}")
+    out = settings.out or default_out(config["model"], settings.data)
     if settings.resume:
         run = Run.open(out)
         _same(run, config)
@@ -133,11 +169,14 @@ def _open(config: dict[str, Any], settings: Settings, rank: int) -> Run:
     return Run(out)
 
 
-def _same(run: Run, config: Mapping[str, Any]) -> None:
+def _same(run: Run, config: dict[str, Any]) -> None:
+    """Raise UsageError where a resumed run was started otherwise; more (or fewer) steps are written to config.json."""
     saved = run.config()
-    for key in ("model", "options", "data", "levels", "preprocess", "noise", "recipe", "steps", "patience", "seed"):
+    for key in ("model", "options", "data", "levels", "preprocess", "noise", "adapt", "recipe", "patience", "seed"):
         if saved.get(key) != config[key]:
             raise UsageError(f"{run} was trained with {key} {saved.get(key)}; {config[key]} came with --resume")
+    if saved["steps"] != config["steps"]:
+        run.write_config({**saved, "steps": config["steps"]})
 
 
 def fit_units(model: Flow | Dequantised, dataset: Dataset) -> None:
@@ -158,7 +197,7 @@ class Trainer:
     ) -> None:
         self.run, self.config, self.dataset, self.rank = run, config, dataset, rank
         self.recipe = Recipe(**config["recipe"])
-        self.objective = _objective(config, model)
+        self.objective = _objective(config)
         self.state = State(model, self.objective, self.recipe)
         rows = torch.from_numpy(dataset.split("train")).to(next(model.parameters()).device)
         world = dist.get_world_size() if dist.is_initialized() else 1
@@ -168,11 +207,21 @@ class Trainer:
         self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": [], "seconds": 0.0}
         torch.manual_seed(config["seed"] + rank)
 
+    def begin(self) -> None:
+        """Start a new run (or one that stopped before its first checkpoint) from fresh weights."""
+        self.run.cut_metrics(0)
+        if self.config["adapt"]:
+            with fixed_draws(self.config["seed"]):
+                adapt(self.state.model, self._first_rows())
+                self.state = State(self.state.model, self.objective, self.recipe)
+
+    def _first_rows(self) -> Tensor:
+        rows = self.batches.rows[: max(ADAPT_ROWS, self.recipe.batch)]
+        return rows.to(next(self.state.model.parameters()))
+
     def take_up(self) -> None:
-        """Go on from the last checkpoint; from the start where the run stopped before its first."""
+        """Go on from the last checkpoint."""
         saved = self.run.checkpoint()
-        if saved is None:
-            return self.run.cut_metrics(0)
         self.state.load_state_dict(saved["state"])
         self.log = saved["log"]
         self.run.cut_metrics(self.state.step)
@@ -194,7 +243,7 @@ class Trainer:
                 if last:
                     return
                 if asked:
-                    raise Interrupted(f"stopped at step {progress.step} of {steps}; {self.run} is saved")
+                    raise Interrupted(self.run, progress.step, steps)
 
     def _steps(self, steps: int) -> Iterator[Progress]:
         loop = train(self.state, self.objective, self.batches, self.recipe, steps, self.batches.steps_per_epoch)
@@ -208,7 +257,7 @@ class Trainer:
             raise TrainingDivergedError(f"{error}; the last good checkpoint is kept in {self.run}") from error
 
     def _validate(self, progress: Progress, rate: float) -> dict[str, Any]:
-        model = self.state.best_weights.eval()
+        model = cast(Flow | Dequantised, self.state.best_weights.eval())
         nats = log_likelihoods(model, self.dataset.split("validation"), seed=self.config["seed"])
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
         record = {
@@ -327,9 +376,5 @@ def processes(device: torch.device) -> Iterator[int]:
         dist.destroy_process_group()
 
 
-def _objective(config: Mapping[str, Any], model: Flow | Dequantised) -> Objective:
-    if config["noise"] is None:
-        return MaximumLikelihood()
-    if model.dequantiser is None:
-        raise UsageError("--noise expects data with levels; these are continuous")
-    return NoisyLikelihood(*config["noise"])
+def _objective(config: Mapping[str, Any]) -> Objective:
+    return MaximumLikelihood() if config["noise"] is None else NoisyLikelihood(*config["noise"])

@@ -11,7 +11,20 @@ SCHEDULES = ("constant", "cosine")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Adam with warm-up, a schedule, clipping by norm and an exponential moving average (EMA) of the weights."""
+    """Adam with warm-up, a schedule, clipping by norm and an exponential moving average (EMA) of the weights.
+
+    Attributes:
+        batch: Rows in a batch.
+        lr: Learning rate.
+        schedule: Constant, or half a cosine down to zero.
+        warmup: Steps over which the learning rate rises from zero.
+        weight_decay: Decoupled weight decay.
+        beta1: Adam's decay of the mean gradient.
+        beta2: Adam's decay of the mean squared gradient.
+        eps: Adam's epsilon.
+        clip: Largest norm of a gradient (of the loss in bits/dim); longer ones are scaled down.
+        ema: Decay of the average of the weights that is validated and kept; 0 for none.
+    """
 
     batch: int = 128
     lr: float = 1e-3

@@ -1,0 +1,287 @@
+"""The command line: it translates and calls, nothing else. A command's signature and docstring are its flags."""
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import json
+import math
+import os
+import re
+import shlex
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import docstring_parser
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from longflow import data
+from longflow.commands.check import check
+from longflow.commands.draw import interpolate, reconstruct, sample
+from longflow.commands.evaluate import evaluate
+from longflow.commands.inpaint import inpaint
+from longflow.commands.report import report
+from longflow.commands.train import Interrupted, Settings, default_out, train_run
+from longflow.errors import TrainingDivergedError, UsageError, choose
+from longflow.models import CATALOGUE
+from longflow.runs import Run
+from longflow.training import Recipe
+
+Result = dict[str, Any]
+Field = tuple[str, Any, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 when it is done, 2 for the user's mistake, 1 for ours or a failed check."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [a for a in given if a != "--debug"]
+    try:
+        return _dispatch(given)
+    except UsageError as error:
+        return _stop(2, str(error), debug=debug)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        return _stop(2, f"cannot read or write{where}: {error.strerror or error}", debug=debug)
+    except Interrupted as error:
+        return _stop(130, f"{error}; go on with: longflow train {given[1]} --out {error.run} --resume", debug=debug)
+    except KeyboardInterrupt:
+        return _stop(130, "interrupted", debug=debug)
+    except TrainingDivergedError as error:
+        return _stop(1, str(error), debug=debug)
+    except Exception as error:
+        return _stop(1, f"a fault of longflow's ({type(error).__name__}: {error}); --debug shows where", debug=debug)
+
+
+def _stop(status: int, message: str, *, debug: bool) -> int:
+    if debug:
+        raise
+    print(f"longflow: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _dispatch(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if given else 2
+    if given[0] == "--version":
+        from longflow import __version__
+
+        print(__version__)
+        return 0
+    name = choose("command", given[0], COMMANDS)
+    return train(given[1:]) if name == "train" else _call(name, given[1:])
+
+
+def _call(name: str, given: list[str]) -> int:
+    command, words = COMMANDS[name]
+    flags = parse([*fields_of(command), JSON_FIELD], given, name, inspect.getdoc(command) or "")
+    as_json = flags.pop("json")
+    result = command(**flags)
+    _show(result, words, as_json=as_json)
+    return 0 if result.get("passed", True) else 1
+
+
+def train(given: list[str]) -> int:
+    """Train a model: its own options, the settings and the recipe are one list of flags."""
+    if not given or given[0] in ("-h", "--help"):
+        print(f"usage: longflow train MODEL [--flags]; longflow train MODEL --help\n\nMODEL: {', '.join(CATALOGUE)}")
+        return 0 if given else 2
+    name = choose("model", given[0], CATALOGUE)
+    model = CATALOGUE[name]
+    own = [f for f in fields_of(model.builder) if f[0] not in ("shape", "context")]
+    fields = [*fields_of(Settings), *own, *fields_of(Recipe), JSON_FIELD]
+    flags = parse(_with_saved(fields, name, given[1:]), given[1:], f"train {name}", inspect.getdoc(model.builder) or "")
+    options = _options_given(flags, own, given[1:])
+    settings = Settings(**{f.name: flags[f.name] for f in dataclasses.fields(Settings)})
+    recipe = Recipe(**{f.name: flags[f.name] for f in dataclasses.fields(Recipe)})
+    run = train_run(name, settings, recipe, options, command=shlex.join(["longflow", "train", *given]))
+    result = report(str(run.path), device=settings.device) if int(os.environ.get("RANK", "0")) == 0 else {}
+    if result:
+        _show({"run": str(run.path), **result}, train_words, as_json=flags["json"])
+    return 0
+
+
+def _options_given(flags: Mapping[str, Any], own: Sequence[Field], given: Sequence[str]) -> dict[str, Any]:
+    """Return the model's options that were on the command line, so that a preset can set the others."""
+    flagged = [a.split("=")[0] for a in given if a.startswith("--")]
+    named = {a.removeprefix("--no-").removeprefix("--").replace("-", "_") for a in flagged}
+    resumed = flags["resume"]
+    return {name: flags[name] for name, _, _ in own if name in named or resumed}
+
+
+def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[Field]:
+    """With --resume, take what the run was started with as the defaults, so that flags need not be repeated."""
+    if "--resume" not in given:
+        return fields
+    flags = parse(fields, given, f"train {model}", "")
+    config = Run.open(flags["out"] or default_out(model, flags["data"])).config()
+    if config["model"] != model:
+        raise UsageError(f"{flags['out']} holds a run of '{config['model']}'; '{model}' came with --resume")
+    kept = {name: config[name] for name in ("steps", "seed", "preprocess", "patience", "adapt")}
+    kept |= {"data": config["data"]["spec"], "levels": config["data"]["quantised"]}
+    kept |= {"noise": config["noise"] and tuple(config["noise"])} | config["options"] | config["recipe"]
+    if any(a.split("=")[0] == "--epochs" for a in given):
+        del kept["steps"]
+    return [(name, kind, kept.get(name, default)) for name, kind, default in fields]
+
+
+def fields_of(function: Callable[..., Any]) -> list[Field]:
+    """Return (name, annotated type, default) of each argument, with its help from the docstring."""
+    docs = {p.arg_name: p.description for p in docstring_parser.parse(inspect.getdoc(function) or "").params}
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    return [_field(p, hints[p.name], docs.get(p.name) or "") for p in inspect.signature(function).parameters.values()]
+
+
+def _field(parameter: inspect.Parameter, kind: Any, help_text: str) -> Field:
+    name, default = parameter.name, parameter.default
+    aliases = [f"-{name}"] if len(name) == 1 else None
+    if default is parameter.empty:
+        return name, Annotated[kind, Positional, arg(help=help_text, metavar=name.upper())], dataclasses.MISSING
+    if kind is bool and default is False:
+        kind = Annotated[bool, FlagCreatePairsOff]
+    return name, Annotated[kind, arg(help=help_text, aliases=aliases)], default
+
+
+JSON_FIELD = _field(
+    inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False),
+    bool,
+    "Print one JSON object on stdout and nothing else.",
+)
+
+
+def parse(fields: Sequence[Field], given: Sequence[str], name: str, about: str) -> dict[str, Any]:
+    """Parse flags by tyro; raise UsageError of one line where it finds fault."""
+    form = dataclasses.make_dataclass(
+        "Flags",
+        [(n, kind, dataclasses.field(default=default)) for n, kind, default in fields],
+        kw_only=True,
+    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            flags: Any = tyro.cli(
+                form, args=list(given), prog=f"longflow {name}", description=about.split("\n\nArgs:")[0]
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(_condensed(complaint.getvalue(), name)) from None
+        raise
+    return dataclasses.asdict(flags)
+
+
+def _condensed(complaint: str, name: str) -> str:
+    """Turn tyro's box into one line: what is wrong, and the flag that may have been meant."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in complaint.splitlines()[1:]]
+    wrong = " ".join(lines[: next((i for i, line in enumerate(lines) if not line), len(lines))])
+    meant = re.search(r"Perhaps you meant:\s+(?:│\s*)*(-[\w-]+)", " ".join(lines))
+    return f"{wrong or complaint}{f'; did you mean {meant[1]}?' if meant else ''} (see longflow {name} --help)"
+
+
+def _show(result: Result, words: Callable[[Result], str], *, as_json: bool) -> None:
+    print(json.dumps(_finite(result), allow_nan=False) if as_json else words(result), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def list_all() -> Result:
+    """Show the models and the data sets, one line each."""
+    models = {name: model.about for name, model in CATALOGUE.items()}
+    return {"models": models, "data": {name: source.about for name, source in data.CATALOGUE.items()}}
+
+
+def list_words(result: Result) -> str:
+    """Return the two lists."""
+    lines = ["models", *_rows(result["models"])]
+    return "\n".join(
+        [*lines, "data, or a path: folder of pictures, .npz, .npy, .csv, .parquet", *_rows(result["data"])]
+    )
+
+
+def _rows(entries: Mapping[str, str]) -> list[str]:
+    return [f"  {name:<17}{about}" for name, about in entries.items()]
+
+
+def train_words(result: Result) -> str:
+    """Return the test likelihood beside the baselines, and where the report is."""
+    lines = [evaluate_words(result)]
+    lines += [
+        f"  {name}: {value['bits_per_dim']:.4f} ± {value['stderr_bits_per_dim']:.4f} bits/dim"
+        for name, value in result["baselines"].items()
+    ]
+    return "\n".join([*lines, f"run in {result['run']}, report in {result['report']}"])
+
+
+def evaluate_words(result: Result) -> str:
+    """Return a line with the likelihood, its error and its convention."""
+    how = ""
+    if result["dequantiser"]:
+        how = f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw(s)"
+    return (
+        f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}:"
+        f" {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim, {result['nats']:.3f} nats"
+        f" (log-likelihood: {result['likelihood']}{how}; units of the stored data; {result['dtype']};"
+        f" round trip {result['roundtrip_max_abs']:.2g})"
+    )
+
+
+def check_words(result: Result) -> str:
+    """Return the measurements, a line each."""
+    lines = [f"{result['model']}, {result['dims']} dimensions, {result['n']} events of each kind"]
+    for dtype, measured in result["dtypes"].items():
+        lines.append(f"{dtype}: round trip, max abs, in units of the data (sd {result['data_std']:.3g})")
+        for kind, error in measured["round_trip_max_abs"].items():
+            lost = measured["non_finite"][kind]
+            lines.append(f"  {kind:<22}{error:.3g}{f'   ({lost} numbers not finite)' if lost else ''}")
+        error = measured["log_det_max_abs"]
+        shown = "not measured, too many dimensions" if error is None else f"{error:.3g} nats"
+        lines.append(f"  log-det against the autograd Jacobian in float64: {shown}")
+    if "integral" in result:
+        lines.append(f"integral of the density over the plane: {result['integral']:.6f}")
+    return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
+
+
+def _wrote(result: Result) -> str:
+    rest = ", ".join(f"{k} {_word(v)}" for k, v in result.items() if k != "out")
+    return f"wrote {result['out']} ({rest})"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_word(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_word, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
+    "list": (list_all, list_words),
+    "train": (report, train_words),
+    "evaluate": (evaluate, evaluate_words),
+    "sample": (sample, _wrote),
+    "reconstruct": (reconstruct, _wrote),
+    "interpolate": (interpolate, _wrote),
+    "inpaint": (inpaint, _wrote),
+    "check": (check, check_words),
+    "report": (report, train_words),
+}
+
+
+def _usage() -> str:
+    about = {name: (inspect.getdoc(command) or "").split("\n")[0] for name, (command, _) in COMMANDS.items()}
+    about["train"] = "Train a model on a data set: longflow train MODEL [--data digits] [--out RUN] ..."
+    head = "usage: longflow COMMAND ... (longflow COMMAND --help shows its flags; --debug shows tracebacks)"
+    return "\n".join([head, "", *_rows(about)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

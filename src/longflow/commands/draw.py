@@ -1,0 +1,185 @@
+"""Samples, reconstructions and interpolations, written as pictures, arrays or tables."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from longflow import figures
+from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws
+from longflow.distributions import Dequantised, Flow
+from longflow.errors import UsageError
+from longflow.models import load
+from longflow.runs import Run, write_bytes, write_text
+from longflow.training.device import prepare
+
+FORMATS = {"picture": (".png", ".npz"), "plane": (".png", ".csv", ".npz"), "table": (".csv", ".npz", ".png")}
+"""What each kind of data can be written as; the first is the default."""
+
+
+def kind_of(config: dict[str, Any]) -> str:
+    """Return "picture" for images in levels, "plane" for points of two coordinates, "table" for all else."""
+    if len(config["shape"]) == 3 and config["shape"][0] in (1, 3) and config["levels"]:
+        return "picture"
+    return "plane" if config["shape"] == [2] else "table"
+
+
+def sample(
+    run: str,
+    *,
+    n: int = 64,
+    temperature: tuple[float, ...] = (0.8,),
+    label: int | None = None,
+    seed: int = 0,
+    out: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Draw n events at each temperature and write them; several temperatures side by side in one picture.
+
+    Args:
+        run: A run directory.
+        n: Number of samples, for each temperature.
+        temperature: One or more; they multiply the latent noise.
+        label: Class, for class-conditional models.
+        seed: Seed of the draws.
+        out: File to write; by default a name under RUN/samples.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    folder, model = open_model(run, device)
+    config = folder.config()
+    if label is not None:
+        raise UsageError(f"{folder} holds a model without classes; --label needs a class-conditional one")
+    if n < 1 or not temperature:
+        raise UsageError(f"expected -n >= 1 and a temperature; {n} and {temperature} came")
+    name = "-".join(["sample", *(f"T{t:g}" for t in temperature), f"seed{seed}"])
+    path = output_path(folder, config, name, out)
+    drawn = {t: draw(model, n, t, seed) for t in temperature}
+    if path.suffix == ".png" and kind_of(config) == "picture":
+        write_bytes(path, pictures(drawn, config["levels"]))
+    else:
+        _write(path, np.concatenate(list(drawn.values())), config)
+    return {"out": str(path), "n": n, "temperature": list(temperature), "seed": seed}
+
+
+def draw(model: Flow | Dequantised, n: int, temperature: float, seed: int) -> np.ndarray:
+    """Return n samples, (n, *shape), fixed by the seed."""
+    with fixed_draws(seed), torch.inference_mode():
+        return model.sample(n, temperature=temperature).cpu().numpy()
+
+
+def pictures(drawn: dict[float, np.ndarray], levels: int) -> bytes:
+    """Return a grid of samples, or a labelled block for each temperature."""
+    if len(drawn) == 1:
+        return figures.image_grid(next(iter(drawn.values())), levels=levels)
+    return figures.temperatures(drawn, levels=levels)
+
+
+def reconstruct(
+    run: str,
+    *,
+    data: str | None = None,
+    split: Split = "test",
+    n: int = 16,
+    out: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Encode n events and decode them again; write both and return the largest difference in data units.
+
+    Args:
+        run: A run directory.
+        data: Another data set than the run's own, a name or a path.
+        split: The part of the data.
+        n: Number of events.
+        out: File to write; by default a name under RUN/samples.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    folder, model = open_model(run, device)
+    config = folder.config()
+    rows = dataset_of(folder, data).split(split)[:n]
+    path = output_path(folder, config, f"reconstruct-{split}", out)
+    with torch.inference_mode():
+        back = np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, rows)])
+    if path.suffix == ".png" and kind_of(config) == "picture":
+        write_bytes(path, figures.strips(np.stack([rows, back]), levels=config["levels"], row_titles=["data", "back"]))
+    else:
+        _write(path, back, config)
+    return {"out": str(path), "n": len(rows), "max_abs": float(np.abs(back - rows).max())}
+
+
+def interpolate(
+    run: str,
+    *,
+    data: str | None = None,
+    split: Split = "test",
+    pairs: int = 8,
+    points: int = 11,
+    seed: int = 0,
+    out: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Walk straight lines in the latent space between pairs of events, and write the decoded points.
+
+    Args:
+        run: A run directory.
+        data: Another data set than the run's own, a name or a path.
+        split: The part of the data.
+        pairs: Number of pairs.
+        points: Points on each line, its ends included.
+        seed: Seed of the choice of pairs.
+        out: File to write; by default a name under RUN/samples.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    folder, model = open_model(run, device)
+    config = folder.config()
+    rows = dataset_of(folder, data).split(split)
+    if pairs < 1 or points < 2 or len(rows) < 2 * pairs:
+        raise UsageError(f"expected 1 <= --pairs <= {len(rows) // 2} and --points >= 2; {pairs} and {points} came")
+    path = output_path(folder, config, f"interpolate-{split}-seed{seed}", out)
+    strips = between(model, rows, pairs, points, seed)
+    if path.suffix == ".png" and kind_of(config) == "picture":
+        write_bytes(path, figures.strips(strips, levels=config["levels"]))
+    else:
+        _write(path, strips.reshape(-1, *config["shape"]), config)
+    return {"out": str(path), "pairs": pairs, "points": points, "seed": seed}
+
+
+def between(model: Flow | Dequantised, rows: np.ndarray, pairs: int, points: int, seed: int) -> np.ndarray:
+    """Return decoded straight latent lines between random pairs of rows, (pairs, points, *shape)."""
+    chosen = np.random.default_rng(seed).permutation(len(rows))[: 2 * pairs]
+    with torch.inference_mode():
+        z = torch.cat([model.encode(x) for x in batches_of(model, rows[chosen])])
+        start, end = z[:pairs, None], z[pairs:, None]
+        t = torch.linspace(0, 1, points).to(z).reshape(1, -1, *[1] * (z.dim() - 1))
+        line = torch.lerp(start, end, t).flatten(0, 1)
+        return model.decode(line).cpu().numpy().reshape(pairs, points, *z.shape[1:])
+
+
+def open_model(run: str, device: str) -> tuple[Run, Flow | Dequantised]:
+    """Open a run directory and load its model to the device."""
+    place = prepare(device)
+    folder = Run.open(run)
+    return folder, load(folder.path).to(place)
+
+
+def output_path(run: Run, config: dict[str, Any], name: str, out: str | None) -> Path:
+    """Return where to write; raise UsageError where the suffix suits no way of writing this kind of data."""
+    allowed = FORMATS[kind_of(config)]
+    path = Path(out) if out else run.samples / (name + allowed[0])
+    if path.suffix not in allowed:
+        raise UsageError(f"expected --out to end in {' or '.join(allowed)}; '{path.name}' came")
+    return path
+
+
+def _write(path: Path, rows: np.ndarray, config: dict[str, Any]) -> None:
+    columns = config.get("data", {}).get("columns") or [f"x{k + 1}" for k in range(rows[0].size)]
+    if path.suffix == ".npz":
+        content = io.BytesIO()
+        np.savez_compressed(content, x=rows)
+        write_bytes(path, content.getvalue())
+    elif path.suffix == ".csv":
+        lines = [",".join(columns), *(",".join(f"{v:.9g}" for v in row) for row in rows.reshape(len(rows), -1))]
+        write_text(path, "\n".join(lines) + "\n")
+    else:
+        write_bytes(path, figures.scatter(rows.reshape(len(rows), -1), columns=columns))

@@ -1,0 +1,250 @@
+"""The report of a run: final likelihood beside two models without learning, and the pictures a reader wants to see."""
+
+import json
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+
+from longflow import figures
+from longflow.baselines import gaussian_bits, histogram_bits
+from longflow.bijections import Learned, Scale
+from longflow.commands.draw import between, draw, kind_of, pictures
+from longflow.commands.evaluate import batches_of, dataset_of, evaluate, standard_error
+from longflow.data import Dataset
+from longflow.distributions import Dequantised, Flow
+from longflow.models import CATALOGUE, load
+from longflow.report import Picture, Section, page
+from longflow.runs import Run, write_bytes, write_text
+from longflow.training.device import prepare
+
+TEMPERATURES = (0.5, 0.7, 0.85, 1.0)
+GAUSSIAN_DIMS = 3072
+"""Largest number of dimensions for which the full-covariance Gaussian is fitted."""
+
+PLANE_CELLS = 300
+
+
+def report(run: str, *, device: str = "auto") -> dict[str, Any]:
+    """Evaluate on the test split, draw the pictures, and write report.json, samples/*.png and report.html."""
+    folder = Run.open(run)
+    place = prepare(device)
+    config = folder.config()
+    dataset = dataset_of(folder)
+    model = load(folder.path).to(place)
+    result = {
+        **evaluate(run, device=device),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "baselines": baselines(dataset),
+    }
+    write_text(folder.report_file, json.dumps(result, indent=2) + "\n")
+    sections = [_likelihood(folder, result), *_pictures(folder, model, dataset), _how(config)]
+    for section in sections:
+        for picture, name in zip(section.pictures, _names(section), strict=True):
+            write_bytes(folder.samples / name, picture.png)
+    html = page(
+        folder.path.name,
+        _facts(config, dataset, result),
+        sections,
+        lead=f"{config['model']}: {CATALOGUE[config['model']].about}, trained on {dataset.name}.",
+        highlights=_highlights(result),
+    )
+    write_text(folder.page_file, html)
+    return {**result, "report": str(folder.page_file)}
+
+
+def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
+    """Return test bits/dim and standard error of models without learning, in the units of the flow's."""
+    train, test = dataset.split("train"), dataset.split("test")
+    found: dict[str, np.ndarray] = {}
+    if dataset.dims <= GAUSSIAN_DIMS:
+        found["Gaussian"] = gaussian_bits(train, test, dequantised=dataset.levels is not None)
+    if dataset.levels is not None:
+        found["histogram per dimension"] = histogram_bits(train, test, dataset.levels)
+    return {
+        name: {"bits_per_dim": float(bits.mean()), "stderr_bits_per_dim": standard_error(bits)}
+        for name, bits in found.items()
+    }
+
+
+def _highlights(result: dict[str, Any]) -> dict[str, str]:
+    shown = {"test bits/dim": f"{result['bits_per_dim']:.3f} ± {result['stderr_bits_per_dim']:.3f}"}
+    for name, value in result["baselines"].items():
+        shown[name] = f"{value['bits_per_dim']:.3f}"
+    return {**shown, "nats": f"{result['nats']:.2f}"}
+
+
+def _facts(config: dict[str, Any], dataset: Dataset, result: dict[str, Any]) -> dict[str, object]:
+    return {
+        "model": config["model"],
+        "options": ", ".join(f"{k} {v}" for k, v in config["options"].items()),
+        "parameters": f"{result['parameters']:,}",
+        "data": dataset.describe(),
+        "data sha256": dataset.sha256,
+        "preprocessing": config["preprocess"],
+        "likelihood": _convention(result),
+        "round trip, max abs": f"{result['roundtrip_max_abs']:.2g} (units of the stored data, {result['dtype']})",
+        "recipe": ", ".join(f"{k} {v}" for k, v in config["recipe"].items()),
+        "steps": config["steps"],
+        "seed": config["seed"],
+        "versions": f"longflow {config['longflow']}, torch {config['torch']}, Python {config['python']}",
+    }
+
+
+def _convention(result: dict[str, Any]) -> str:
+    kind = {"exact": "exact", "lower bound": "upper bound of bits/dim"}.get(result["likelihood"], result["likelihood"])
+    noise = (
+        f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw"
+        if result["dequantiser"]
+        else ""
+    )
+    return f"{kind}{noise}; mean ± standard error over {result['n']:,} test events, in units of the stored data"
+
+
+def _likelihood(run: Run, result: dict[str, Any]) -> Section:
+    text = (
+        f"Test {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim ({_convention(result)}). "
+        "Below, the same test events under models that learn nothing but moments or counts of the training data. "
+        "Many pixels of simple pictures are constant, and a histogram spends nothing on those, while a flow of "
+        "dequantised data must learn that their noise is flat: the histogram is hard to beat."
+    )
+    if result["likelihood"] == "exact":
+        text = text.split(" Many pixels")[0]
+    bars = {"this flow": result} | result["baselines"]
+    values = {name: (v["bits_per_dim"], v["stderr_bits_per_dim"]) for name, v in bars.items()}
+    curve = figures.learning_curve(run.metrics(), train="train_bits_per_dim", validation="validation_bits_per_dim")
+    return Section(
+        title="Likelihood",
+        text=text,
+        pictures=(
+            Picture(png=figures.comparison(values), caption="Test bits/dim; lower is better."),
+            Picture(png=curve, caption="Bits/dim against steps; the best validation gives the kept weights."),
+        ),
+    )
+
+
+def _names(section: Section) -> list[str]:
+    stem = section.title.lower().replace(" ", "-")
+    return [f"{stem}-{k + 1}.png" for k in range(len(section.pictures))]
+
+
+def _how(config: dict[str, Any]) -> Section:
+    return Section(title="How it was made", code=config.get("command", "longflow.commands.train (Python)"))
+
+
+def _pictures(run: Run, model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
+    kind = kind_of(run.config())
+    drawn = {"picture": _image_sections, "plane": _plane_sections, "table": _table_sections}[kind](model, dataset)
+    return [*drawn, *_spectrum(model)]
+
+
+def _image_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
+    levels, test = dataset.levels or 256, dataset.split("test")
+    samples = {t: draw(model, 25, t, seed=0) for t in TEMPERATURES}
+    with torch.inference_mode():
+        back = np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, test[:10])])
+    both = np.stack([test[:10], back])
+    return [
+        Section(
+            title="Samples",
+            text="Draws from the model, not chosen: seed 0. The temperature multiplies the latent noise; "
+            "below 1 the samples are more typical and less varied.",
+            pictures=(
+                Picture(png=pictures(samples, levels), caption="Samples by temperature."),
+                Picture(
+                    png=figures.image_grid(test[:50], levels=levels, columns=10), caption="Test data, for comparison."
+                ),
+            ),
+        ),
+        Section(
+            title="Interpolation",
+            text="Straight lines between the latents of two test pictures, decoded: the ends are data.",
+            pictures=(
+                Picture(png=figures.strips(between(model, test, 6, 11, 0), levels=levels), caption="Six pairs."),
+            ),
+        ),
+        Section(
+            title="Reconstruction",
+            text="Encoded and decoded again. An invertible model loses nothing.",
+            pictures=(
+                Picture(
+                    png=figures.strips(both, levels=levels, row_titles=["data", "back"]), caption="Ten test pictures."
+                ),
+            ),
+        ),
+    ]
+
+
+def _plane_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
+    test = dataset.split("test")
+    low, high = test.min(0), test.max(0)
+    low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
+    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    like = next(model.parameters())
+
+    def tensor(points: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(points).to(like)
+
+    axes = [np.linspace(low[k], high[k], PLANE_CELLS) for k in range(2)]
+    cells = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
+    before = figures.regular_grid(extent)
+    with torch.inference_mode():
+        heat = model.log_prob(tensor(cells)).cpu().numpy().reshape(PLANE_CELLS, PLANE_CELLS)
+        after = model.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
+        steps = [("data", tensor(test[:1500])), *model.density.bijection.trace(tensor(test[:1500]))]
+    names = [f"{k}: {name}" if k else name for k, (name, _) in enumerate(steps)]
+    clouds = [value.cpu().numpy() for _, value in steps]
+    drawn = draw(model, 2000, 1.0, seed=0)
+    return [
+        Section(
+            title="Density",
+            text="The density that the flow has learnt, and what it dreams.",
+            pictures=(
+                Picture(png=figures.density(heat, extent=extent), caption="p(x), of integral 1 over the whole plane."),
+                Picture(
+                    png=figures.scatter(drawn, columns=dataset.columns or (), reference=test[:2000]),
+                    caption="Samples at temperature 1 over test data.",
+                ),
+            ),
+        ),
+        Section(
+            title="The flow",
+            text="A regular grid of the data's plane and its image in the latent plane: it bends, and never tears.",
+            pictures=(Picture(png=figures.warped_grid(before, after), caption="The warped grid."),),
+        ),
+        Section(
+            title="Layer by layer",
+            text="Test points, coloured by where they start, after each step on the way to the latent.",
+            pictures=(Picture(png=figures.layers(clouds, names), caption="Data becoming noise."),),
+        ),
+    ]
+
+
+def _table_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
+    drawn = draw(model, 2000, 1.0, seed=0).reshape(2000, prod(dataset.shape))
+    test = dataset.split("test")[:2000].reshape(-1, prod(dataset.shape))
+    picture = figures.scatter(drawn, columns=dataset.columns or (), reference=test)
+    return [
+        Section(
+            title="Samples",
+            text="Draws at temperature 1 over test data.",
+            pictures=(Picture(png=picture, caption="The first columns."),),
+        )
+    ]
+
+
+def _spectrum(model: Flow | Dequantised) -> list[Section]:
+    """Show σ_d = exp(-s_d) of the last learned scale, where the model has one (NICE)."""
+    layers = [m for m in model.modules() if isinstance(m, Learned) and isinstance(m.inner, Scale)]
+    if not layers:
+        return []
+    sigma = (-layers[-1].theta.detach()).exp().cpu().double().numpy().ravel()
+    return [
+        Section(
+            title="Which dimensions matter",
+            text="The scale layer multiplies each latent dimension by 1/σ. A dimension of small σ hardly varies in the "
+            "data: its part of the manifold has collapsed, and it carries little but noise (细水长flow, NICE).",
+            pictures=(Picture(png=figures.spectrum(sigma, shape=model.shape), caption="Spectrum of the scale layer."),),
+        )
+    ]

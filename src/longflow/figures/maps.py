@@ -1,0 +1,108 @@
+"""Pictures of functions of the plane: a density as heat, a map as a warped grid."""
+
+import numpy as np
+from matplotlib.collections import LineCollection
+
+from longflow.errors import UsageError
+from longflow.figures.plane import Extent, check_points, dots, hues, inside, square_frame
+from longflow.figures.style import (
+    CYCLIC,
+    SEQUENTIAL,
+    WARM,
+    Array,
+    dress,
+    dress_colorbar,
+    few_ticks,
+    sheet,
+    to_png,
+)
+
+
+def density(log_prob: Array, *, extent: Extent, samples: Array | None = None) -> bytes:
+    """Draw exp(log_prob) as a heat map, with the mass inside the frame: about 1 for a normalised density.
+
+    Args:
+        log_prob: (H, W) in nats at the centres of a regular grid's cells, the first row at the lowest y. -inf is
+            density 0; nan and +inf are errors of the model and are drawn in a colour of their own, and counted.
+        extent: (x_min, x_max, y_min, y_max), the outer edges of the grid.
+        samples: (N, 2), drawn on top; those outside the frame are left out.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        UsageError: if a shape is wrong or the extent is empty.
+    """
+    _check_density(log_prob, extent)
+    broken = np.isnan(log_prob) | np.isposinf(log_prob)
+    # A float's exponential ends near exp(709); without the bound one cell would overflow.
+    heat = np.ma.masked_array(np.exp(np.minimum(np.where(broken, -np.inf, log_prob), 700.0)), broken)
+    figure = sheet(4.6, 3.8)
+    axes = dress(figure.subplots(), title=_mass(heat, extent, int(broken.sum())))
+    image = axes.imshow(heat, extent=extent, origin="lower", cmap=SEQUENTIAL, vmin=0, vmax=_bright(heat))
+    axes.spines[:].set_visible(False)
+    few_ticks(axes, at_most=6)
+    dress_colorbar(figure.colorbar(image, ax=axes, shrink=0.8, extend="max"), "density")
+    if samples is not None:
+        check_points(samples)
+        dots(axes, samples[inside(samples, extent)], WARM, alpha=0.7)
+        axes.set(xlim=extent[:2], ylim=extent[2:])
+    return to_png(figure)
+
+
+def regular_grid(extent: Extent, *, lines: int = 21, points: int = 101) -> Array:
+    """Return the lines of a regular grid, ready to be mapped: (2 · lines, points, 2), horizontal ones first.
+
+    Args:
+        extent: (x_min, x_max, y_min, y_max).
+        lines: number of lines in each direction.
+        points: number of points of a line.
+    """
+    x_min, x_max, y_min, y_max = extent
+    along_x, height = np.meshgrid(np.linspace(x_min, x_max, points), np.linspace(y_min, y_max, lines))
+    along_y, place = np.meshgrid(np.linspace(y_min, y_max, points), np.linspace(x_min, x_max, lines))
+    return np.concatenate([np.stack([along_x, height], axis=-1), np.stack([place, along_y], axis=-1)])
+
+
+def warped_grid(before: Array, after: Array, *, names: tuple[str, str] = ("data x", "latent z = f(x)")) -> bytes:
+    """Draw lines and their image under a map side by side; a point keeps its colour, the angle it started at.
+
+    Args:
+        before: (L, P, 2), L lines of P points, such as `regular_grid` returns.
+        after: (L, P, 2), the same points mapped. A piece of line with a non-finite end is left out.
+        names: titles of the two panels.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        UsageError: if the shapes are not (L, P, 2) with P at least 2, or differ.
+    """
+    if before.ndim != 3 or before.shape[1] < 2 or before.shape[2] != 2 or before.shape != after.shape:
+        raise UsageError(f"expected two arrays of shape (L, P, 2), got {before.shape} and {after.shape}")
+    turns = hues(before.reshape(-1, 2)).reshape(before.shape[:2])[:, 1:].ravel()
+    figure = sheet(6.6, 3.4)
+    for axes, lines, name in zip(figure.subplots(1, 2), (before, after), names, strict=True):
+        pieces = np.stack([lines[:, :-1], lines[:, 1:]], axis=2).reshape(-1, 2, 2)
+        square_frame(dress(axes, title=name), lines.reshape(-1, 2))
+        axes.add_collection(LineCollection(list(pieces), colors=CYCLIC(turns), linewidths=0.9))
+    return to_png(figure)
+
+
+def _check_density(log_prob: Array, extent: Extent) -> None:
+    if log_prob.ndim != 2 or log_prob.size == 0:
+        raise UsageError(f"expected log-densities of shape (H, W), got {log_prob.shape}")
+    if not (extent[0] < extent[1] and extent[2] < extent[3]):
+        raise UsageError(f"expected an extent (x_min, x_max, y_min, y_max) that is not empty, got {extent}")
+
+
+def _mass(heat: np.ma.MaskedArray, extent: Extent, broken: int) -> str:
+    """Say what the density adds up to on the grid, and how many cells have none."""
+    area = (extent[1] - extent[0]) * (extent[3] - extent[2]) / heat.size
+    text = f"mass inside the frame {np.ma.filled(heat, 0.0).sum() * area:.3g}"
+    return f"{text}; {broken} cells not finite" if broken else text
+
+
+def _bright(heat: np.ma.MaskedArray) -> float:
+    """Return the density drawn darkest: almost the highest, lest one spike bleach all the rest."""
+    return float(np.quantile(np.ma.filled(heat, 0.0), 0.998)) or float(np.ma.filled(heat, 0.0).max()) or 1.0
