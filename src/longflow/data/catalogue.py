@@ -1,0 +1,62 @@
+"""The data sets that have a name, and how a data set is loaded."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from longflow.data import toys
+from longflow.data.cifar import cifar10
+from longflow.data.dataset import Dataset
+from longflow.data.digits import digits
+from longflow.data.files import read
+from longflow.data.mnist import fashion_mnist, mnist
+from longflow.errors import choose
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that has a name.
+
+    Attributes:
+        load: loads it; may raise UsageError.
+        about: one line on what it is.
+    """
+
+    load: Callable[[], Dataset]
+    about: str
+
+
+CATALOGUE: dict[str, Source] = {
+    "digits": Source(digits, "1,797 handwritten digits, 1x8x8, 17 levels, no download (Alpaydin and Kaynak, 1998)"),
+    "mnist": Source(mnist, "70,000 handwritten digits, 1x28x28 (LeCun, Cortes and Burges, 1998)"),
+    "fashion-mnist": Source(fashion_mnist, "70,000 pictures of clothes, 1x28x28 (Xiao, Rasul and Vollgraf, 2017)"),
+    "cifar10": Source(cifar10, "60,000 photographs of ten kinds of things, 3x32x32 (Krizhevsky, 2009)"),
+    "two-moons": Source(toys.two_moons, "two interleaved half circles in the plane"),
+    "rings": Source(toys.rings, "four concentric rings in the plane"),
+    "checkerboard": Source(toys.checkerboard, "eight squares of a 4 by 4 board in the plane"),
+    "pinwheel": Source(toys.pinwheel, "five curved arms in the plane (Johnson et al., 2016)"),
+    "eight-gaussians": Source(toys.eight_gaussians, "eight Gaussians on a circle in the plane"),
+}
+
+
+def load(spec: str | Path, levels: int | None = None) -> Dataset:
+    """Load a data set by its name in the catalogue, or from a folder of pictures, .npz, .npy, .csv or .parquet.
+
+    Args:
+        spec: the name or the path; a name wins over a path, which can be written as ./name.
+        levels: fewer grey levels to reduce the data to; None leaves them as they are.
+
+    Raises:
+        UsageError: there is no such data set, or it cannot be read, or not be reduced.
+    """
+    data = _load(str(spec))
+    return data if levels is None else data.quantise(levels)
+
+
+def _load(spec: str) -> Dataset:
+    if spec in CATALOGUE:
+        return CATALOGUE[spec].load()
+    path = Path(spec).expanduser()
+    looks_like_a_path = path.suffix or os.sep in spec or path.exists()
+    return read(path).dataset() if looks_like_a_path else CATALOGUE[choose("data set", spec, CATALOGUE)].load()
