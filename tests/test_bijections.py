@@ -129,7 +129,10 @@ def test_per_sample_weights_reach_per_sample_gradients(example):
     whole = torch.func.grad(loss)(parameters, x, context, weights)
     for name in parameters:
         parts = sum(
-            w * torch.func.grad(loss)(parameters, x[i : i + 1], None if context is None else context[i : i + 1], 1.0)[name]
+            w
+            * torch.func.grad(loss)(parameters, x[i : i + 1], None if context is None else context[i : i + 1], 1.0)[
+                name
+            ]
             for i, w in enumerate(weights)
         )
         close(whole[name], parts)

@@ -230,6 +230,8 @@ class Trainer:
         """Train to the end, to a stop by patience, or to an interruption."""
         steps = self.config["steps"]
         saved = time.monotonic()
+        if self._stale():
+            return
         with stopping() as asked, self._bar(steps) as bar:
             for progress in self._steps(steps):
                 bar.show(progress)

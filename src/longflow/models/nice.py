@@ -30,6 +30,7 @@ LASTS = ("linear", "relu")
 PRESETS = {
     "paper": {},
     "essay": {"prior": "normal", "last": "relu", "encoder": "subtracts"},
+    "digits": {"couplings": 8, "hidden": 256, "depth": 2, "dropout": 0.2},
 }
 
 
@@ -49,7 +50,8 @@ def nice(
     """Additive couplings of alternating halves, then one learned scale for each dimension.
 
     The defaults are the paper's for MNIST; the preset "essay" is Su Jianlin's variant (细水长flow, NICE), whose
-    conditioners end in a ReLU and are subtracted by the encoder, so that the generator adds positive numbers.
+    conditioners end in a ReLU and are subtracted by the encoder, so that the generator adds positive numbers. The
+    preset "digits" is small and regularised, chosen on the validation split of the digits data.
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers; an image is seen as a vector.
