@@ -132,13 +132,12 @@ def test_lr_warms_up_and_anneals():
 def test_average_is_the_exponential_one():
     recipe = Recipe(batch=8, ema=0.9, warmup=0)
     state = fresh(recipe)
-    expected, count = None, 0
+    expected = None
     batches = Batches(rows(), None, 8, seed=3)
-    for _ in train(state, MaximumLikelihood(), batches, recipe, 20, batches.steps_per_epoch):
+    for count, _ in enumerate(train(state, MaximumLikelihood(), batches, recipe, 20, batches.steps_per_epoch)):
         now = bits_of(state.model)
         decay = 0.0 if expected is None else recipe.ema_at(count)
         expected = now if expected is None else {k: expected[k] + (1 - decay) * (now[k] - expected[k]) for k in now}
-        count += 1
     for name, value in bits_of(state.best_weights).items():
         torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=0)
 

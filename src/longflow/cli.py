@@ -20,11 +20,12 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from longflow import data
 from longflow.commands.check import check
+from longflow.commands.configure import Settings, default_out
 from longflow.commands.draw import interpolate, reconstruct, sample
 from longflow.commands.evaluate import evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.report import report
-from longflow.commands.train import Interrupted, Settings, default_out, train_run
+from longflow.commands.train import Interrupted, train_run
 from longflow.errors import TrainingDivergedError, UsageError, choose
 from longflow.models import CATALOGUE
 from longflow.runs import Run

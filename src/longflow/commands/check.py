@@ -30,9 +30,9 @@ GRID = 1500
 def check(run: str, *, n: int = 8, seed: int = 0, device: str = "auto") -> dict[str, Any]:
     """Measure round trips, log-determinants and, in the plane, the integral of the density of a run's model.
 
-    Round trips are measured on test data, on the model's own samples, and off the distribution (uniform noise over
-    the data's range and Gaussian noise three times as wide as the data, clipped to the range of levels), where an inverse may explode; only those
-    on data and samples decide `passed`.
+    Round trips are measured on test data, on the model's own samples, and off the distribution, where an inverse may
+    explode: uniform noise over the data's range, and Gaussian noise three times as wide as the data (clipped to the
+    range of levels). Only those on data and samples decide `passed`.
 
     Args:
         run: A run directory.

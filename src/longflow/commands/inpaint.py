@@ -103,8 +103,9 @@ def ascend(
         x_H ← x_H + α_i (∂ log p(x) / ∂x_H + ε),  ε ~ N(0, I),  α_i = rate / (100 + i)
 
     with x in the unit interval and, as the paper adds, projected to it after each step (NICE, section 5.2; its code
-    has rate 10 and 111,895 steps, and does not project). A step larger than the density's narrowest width squared
-    only bounces between the walls, so a smaller rate arrives in fewer steps. As the noise is multiplied by α_i and not by √(2 α_i) this finds a mode, it does not sample.
+    has rate 10 and 111,895 steps, and does not project). A step larger than the square of the density's narrowest
+    width only bounces between the walls, so a smaller rate arrives in fewer steps. As the noise is multiplied by α_i
+    and not by √(2 α_i) this finds a mode, it does not sample.
     """
     levels = model.levels if isinstance(model, Dequantised) else 1
     held = (original + 0.5) / levels

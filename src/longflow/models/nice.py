@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from longflow.bijections import (
     Bijection,
@@ -27,7 +27,7 @@ PARTITIONS = {"interleaved": Interleave, "halves": Halves}
 DIRECTIONS: dict[str, Callable[[], Bijection]] = {"adds": Shift, "subtracts": lambda: Inverse(Shift())}
 LASTS = ("linear", "relu")
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "essay": {"prior": "normal", "last": "relu", "encoder": "subtracts"},
     "digits": {"couplings": 8, "hidden": 256, "depth": 2, "dropout": 0.2},
@@ -67,7 +67,7 @@ def nice(
     """
     dims = prod(shape)
     _check(dims, couplings, hidden, depth, dropout, context)
-    width = hidden or min(1000, 64 * math.ceil(math.sqrt(dims)))
+    width = min(1000, 64 * math.ceil(math.sqrt(dims))) if hidden is None else hidden
     view = PARTITIONS[choose("partition", partition, PARTITIONS)]
     transform = DIRECTIONS[choose("encoder", encoder, DIRECTIONS)]
     base = PRIORS[choose("prior", prior, PRIORS)]
@@ -89,7 +89,7 @@ def _check(dims: int, couplings: int, hidden: int | None, depth: int, dropout: f
         raise UsageError(f"nice expects events of at least 2 numbers; {dims} came")
     for name, value, least in (
         ("couplings", couplings, 1),
-        ("hidden", hidden or 1, 1),
+        ("hidden", 1 if hidden is None else hidden, 1),
         ("depth", depth, 1),
         ("context", context, 0),
     ):

@@ -1,0 +1,106 @@
+"""What a training run is asked for, and the configuration that determines it."""
+
+import dataclasses
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import longflow
+from longflow.data import Dataset
+from longflow.errors import UsageError, choose
+from longflow.models import CATALOGUE
+from longflow.training import Recipe
+
+DEFAULT_STEPS = 3000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training run is asked for, beside the model's own options and the recipe.
+
+    Attributes:
+        data: A name from `longflow list`, or a path.
+        out: Run directory; by default runs/MODEL-DATA.
+        epochs: Passes over the data; by default about 3,000 steps.
+        steps: Optimiser steps, instead of --epochs.
+        seed: Seed of weights, order and noise.
+        device: auto, cpu, cuda, cuda:1, ...
+        threads: CPU threads; by default all cores.
+        resume: Go on with the run in --out, bit by bit as if it had not stopped.
+        preset: Named options of the model, which flags override.
+        levels: Requantise data with levels to so many (32 is Glow's 5 bits).
+        preprocess: First bijection; by default unit for levels, standardise for continuous data.
+        noise: Train on x + U[LOW, HIGH) in place of dequantised data.
+        adapt: Initialise scales from a batch of data before the first step.
+        patience: Stop after so many validations without improvement; 0 for never.
+    """
+
+    data: str = "digits"
+    out: str | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    resume: bool = False
+    preset: str | None = None
+    levels: int | None = None
+    preprocess: Literal["unit", "centred", "logit", "standardise", "none"] | None = None
+    noise: tuple[float, float] | None = None
+    adapt: bool = True
+    patience: int = 0
+
+
+def configuration(
+    name: str, settings: Settings, recipe: Recipe, options: Mapping[str, Any], dataset: Dataset
+) -> dict[str, Any]:
+    """Return all that determines the run, as config.json keeps it."""
+    choose("model", name, CATALOGUE)
+    if settings.noise is not None and dataset.levels is None:
+        raise UsageError("--noise expects data with levels; these are continuous")
+    preprocess = settings.preprocess or ("standardise" if dataset.levels is None else "unit")
+    per_epoch = max(1, dataset.sizes["train"] // recipe.batch)
+    return {
+        "longflow": longflow.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "model": name,
+        "options": CATALOGUE[name].resolve(settings.preset, options),
+        "shape": list(dataset.shape),
+        "levels": dataset.levels,
+        "preprocess": preprocess,
+        "data": {
+            "spec": settings.data,
+            "name": dataset.name,
+            "quantised": settings.levels,
+            "sha256": dataset.sha256,
+            "sizes": dict(dataset.sizes),
+            "columns": None if dataset.columns is None else list(dataset.columns),
+        },
+        "noise": None if settings.noise is None else list(settings.noise),
+        "adapt": settings.adapt,
+        "recipe": dataclasses.asdict(recipe),
+        "steps": _steps(settings, per_epoch),
+        "patience": settings.patience,
+        "seed": settings.seed,
+    }
+
+
+def _steps(settings: Settings, per_epoch: int) -> int:
+    if settings.epochs is not None and settings.steps is not None:
+        raise UsageError("expected --epochs or --steps, not both")
+    for name, value in (("epochs", settings.epochs), ("steps", settings.steps)):
+        if value is not None and value < 1:
+            raise UsageError(f"expected --{name} >= 1; {value} came")
+    epochs = settings.epochs or math.ceil(DEFAULT_STEPS / per_epoch)
+    return settings.steps or epochs * per_epoch
+
+
+def default_out(model: str, spec: str) -> str:
+    """Return the run directory of a model and a data set (a name or a path) where none is named."""
+    return str(Path("runs") / f"{model}-{Path(spec).stem}")

@@ -1,0 +1,65 @@
+"""The live progress of a training run."""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+from longflow.training import Batches, Progress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Bar:
+    """The live progress: one line that rewrites itself on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, steps: int, done: int, batches: Batches, *, quiet: bool) -> None:
+        self.rows = batches.batch
+        self.epochs = math.ceil(steps / batches.steps_per_epoch)
+        self.tty = sys.stderr.isatty() and not quiet
+        self.quiet = quiet
+        self.validation = ""
+        self.loss = math.nan
+        self.bar = tqdm(
+            total=steps * self.rows, initial=done * self.rows, unit=" rows", unit_scale=True,
+            disable=not self.tty, dynamic_ncols=True, leave=False,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",
+        )  # fmt: skip
+        self.start, self.done, self.first = time.monotonic(), done, done
+        self.steps = steps
+        self.spoke = 0.0
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.bar.close()
+
+    def show(self, progress: Progress) -> None:
+        """Count one step."""
+        self.done = progress.step
+        self.loss = progress.loss if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * progress.loss
+        self.bar.update(self.rows)
+        self.bar.set_description_str(self._words(progress), refresh=False)
+        if not self.tty and not self.quiet and (time.monotonic() - self.spoke > SECONDS_BETWEEN_LINES):
+            self._speak(progress)
+
+    def validated(self, record: Mapping[str, Any]) -> None:
+        """Show the last validation from now on."""
+        self.validation = f", validation {record['validation_bits_per_dim']:.4f} (best {record['best']:.4f})"
+
+    def rate(self) -> float:
+        """Return training rows a second since the start, validation included."""
+        return (self.done - self.first) * self.rows / max(1e-9, time.monotonic() - self.start)
+
+    def _words(self, progress: Progress) -> str:
+        return f"epoch {progress.epoch}/{self.epochs}, loss {self.loss:.4f} bits/dim{self.validation}"
+
+    def _speak(self, progress: Progress) -> None:
+        rate = self.rate()
+        left = (self.steps - self.done) * self.rows / rate
+        print(f"{self._words(progress)}, {rate:,.0f} rows/s, {left:.0f} s left", file=sys.stderr, flush=True)
+        self.spoke = time.monotonic()

@@ -1,0 +1,45 @@
+"""What lies outside the loop: a request to stop, and the other processes that torchrun started."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+
+@contextmanager
+def stopping() -> Iterator[list[int]]:
+    """Turn Ctrl-C and SIGTERM into a request, seen between two steps; a second one stops at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[int]:
+    """Join the processes that torchrun started, and yield this one's rank; rank 0 without torchrun."""
+    if "RANK" not in os.environ:
+        yield 0
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.barrier()
+        dist.destroy_process_group()

@@ -1,0 +1,361 @@
+"""The doors: every command end to end in a temporary directory, and every bad input met by one line and status 2."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import longflow
+import longflow.data
+import longflow.models
+from longflow.cli import COMMANDS, main
+
+KEYS = {
+    "model", "data", "data_sha256", "split", "n", "nats", "bits_per_dim", "stderr_bits_per_dim", "likelihood",
+    "dequantiser", "importance_samples", "dtype", "roundtrip_max_abs",
+}  # fmt: skip
+SMALL = ["--hidden", "16", "--depth", "1", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    table = folder / "table.csv"
+    rows = np.random.default_rng(0).normal(size=(60, 3)) * [1, 5, 0.1] + [100, 0, 2]
+    table.write_text("height,weight,age\n" + "\n".join(",".join(f"{v:.6f}" for v in row) for row in rows) + "\n")
+    assert main(["train", "nice", "--steps", "30", "--out", str(folder / "digits"), *SMALL]) == 0
+    assert main(["train", "nice", "--data", "two-moons", "--steps", "60", "--out", str(folder / "moons"), *SMALL]) == 0
+    assert main(["train", "nice", "--data", str(table), "--steps", "20", "--out", str(folder / "table"), *SMALL]) == 0
+    return folder
+
+
+def said(capsys):
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def answer(capsys, *arguments):
+    assert main([*map(str, arguments), "--json"]) == 0
+    out, _ = said(capsys)
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def width(found):
+    with Image.open(found["out"]) as picture:
+        return picture.width
+
+
+def test_list_names_models_and_data(capsys):
+    found = answer(capsys, "list")
+    assert "nice" in found["models"]
+    assert {"digits", "mnist", "fashion-mnist", "cifar10", "two-moons"} <= set(found["data"])
+    assert main(["list"]) == 0
+    assert "Dinh" in said(capsys)[0]
+
+
+def test_a_run_directory_holds_what_the_house_says(runs):
+    for name in ("digits", "moons", "table"):
+        run = runs / name
+        for file in (
+            "config.json",
+            "model.safetensors",
+            "checkpoint/last.pt",
+            "metrics.jsonl",
+            "report.json",
+            "report.html",
+        ):
+            assert (run / file).is_file(), file
+        assert list((run / "samples").glob("*.png"))
+        config = json.loads((run / "config.json").read_text())
+        assert config["model"] == "nice"
+        assert len(config["data"]["sha256"]) == 64
+        assert config["command"].startswith("longflow train nice")
+        assert not [f for f in run.rglob(".*")], "a temporary file was left"
+        report = (run / "report.html").read_text()
+        assert not re.search(r"(src|href)=\"https?:", report)
+        assert set(json.loads((run / "report.json").read_text())) >= KEYS | {"baselines", "parameters"}
+    weights = torch.load(runs / "digits" / "checkpoint" / "last.pt", weights_only=True)
+    assert weights["state"]["step"] == 30
+
+
+def test_evaluate(runs, capsys):
+    digits = answer(capsys, "evaluate", runs / "digits")
+    assert set(digits) == KEYS
+    assert (digits["n"], digits["likelihood"], digits["dequantiser"]) == (360, "lower bound", "uniform")
+    assert digits["bits_per_dim"] == pytest.approx(-digits["nats"] / 64 / np.log(2))
+    report = json.loads((runs / "digits" / "report.json").read_text())
+    assert {k: report[k] for k in KEYS} == digits
+    assert answer(capsys, "evaluate", runs / "digits") == digits
+    tighter = answer(capsys, "evaluate", runs / "digits", "--importance-samples", 8)
+    assert tighter["bits_per_dim"] < digits["bits_per_dim"]
+    double = answer(capsys, "evaluate", runs / "digits", "--dtype", "float64", "--split", "validation")
+    assert double["roundtrip_max_abs"] < 1e-9
+    assert double["n"] == 180
+    moons = answer(capsys, "evaluate", runs / "moons")
+    assert (moons["likelihood"], moons["dequantiser"]) == ("exact", None)
+
+
+def test_evaluate_agrees_with_python(runs, capsys):
+    moons = answer(capsys, "evaluate", runs / "moons")
+    model = longflow.load(runs / "moons")
+    test = torch.from_numpy(longflow.data.load("two-moons").split("test"))
+    assert moons["nats"] == pytest.approx(model.log_prob(test).mean().item(), abs=1e-5)
+
+
+def test_table_units_are_the_columns(runs, capsys):
+    """Standardising happens inside: samples come in the units of the file, and so does the density."""
+    out = runs / "rows.csv"
+    assert answer(capsys, "sample", runs / "table", "-n", 400, "--temperature", 1, "--out", out)["n"] == 400
+    lines = out.read_text().splitlines()
+    assert lines[0] == "height,weight,age"
+    drawn = np.loadtxt(lines[1:], delimiter=",")
+    assert drawn.shape == (400, 3)
+    assert abs(drawn[:, 0].mean() - 100) < 1
+    assert drawn[:, 1].std() > 10 * drawn[:, 2].std()
+
+
+def test_sample_writes_pictures_and_arrays(runs, capsys):
+    one = answer(capsys, "sample", runs / "digits", "-n", 4)
+    assert width(one) > 64
+    two = answer(capsys, "sample", runs / "digits", "-n", 4, "--temperature", 0.5, 1.0)
+    assert width(two) > width(one)
+    for seed, name in ((0, "a.npz"), (0, "b.npz"), (1, "c.npz")):
+        answer(capsys, "sample", runs / "digits", "-n", 5, "--seed", seed, "--out", runs / name)
+    a, b, c = (np.load(runs / name)["x"] for name in ("a.npz", "b.npz", "c.npz"))
+    assert a.shape == (5, 1, 8, 8)
+    assert np.array_equal(a, np.floor(a).clip(0, 16))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    assert width(answer(capsys, "sample", runs / "moons")) > 64
+
+
+def test_reconstruct_returns_the_data(runs, capsys):
+    assert answer(capsys, "reconstruct", runs / "digits")["max_abs"] == 0
+    assert answer(capsys, "reconstruct", runs / "moons", "-n", 100)["max_abs"] < 1e-4
+
+
+def test_interpolate_begins_and_ends_in_data(runs, capsys):
+    out = runs / "line.npz"
+    answer(capsys, "interpolate", runs / "digits", "--pairs", 2, "--points", 5, "--out", out)
+    line = np.load(out)["x"].reshape(2, 5, 1, 8, 8)
+    test = longflow.data.load("digits").split("test")
+    ends = line[:, [0, -1]].reshape(-1, 64)
+    assert all((test.reshape(-1, 64) == end).all(1).any() for end in ends)
+    assert width(answer(capsys, "interpolate", runs / "digits")) > 64
+
+
+@pytest.mark.parametrize("mask", ["top", "bottom", "left", "right", "random75", "random90"])
+def test_inpaint_climbs_and_holds_what_is_seen(runs, capsys, mask):
+    found = answer(capsys, "inpaint", runs / "digits", "--mask", mask, "-n", 2, "--steps", 60)
+    assert found["log_prob"]["filled in"] > found["log_prob"]["start"]
+    assert width(found) > 64
+
+
+def test_masks_hide_what_they_say():
+    from longflow.commands.inpaint import ascend, hide
+
+    x = torch.zeros(200, 1, 4, 4)
+    assert hide("top", x)[0, 0].tolist() == [[True] * 4, [True] * 4, [False] * 4, [False] * 4]
+    assert hide("right", x)[0, 0, 0].tolist() == [False, False, True, True]
+    assert torch.equal(hide("top", x), ~hide("bottom", x))
+    assert torch.equal(hide("left", x), ~hide("right", x))
+    assert abs(hide("random90", x).float().mean().item() - 0.9) < 0.02
+    config = {
+        "model": "nice",
+        "options": {"hidden": 8, "depth": 1},
+        "shape": [1, 4, 4],
+        "preprocess": "unit",
+        "levels": 9,
+    }
+    model = longflow.models.assemble(config)
+    original = torch.randint(9, (3, 1, 4, 4)).float()
+    hidden = hide("bottom", original)
+    _, result = ascend(model, original, hidden, steps=20, rate=1.0)
+    assert torch.equal(result.floor()[~hidden], original[~hidden])
+
+
+def test_check_passes_and_integrates(runs, capsys):
+    found = answer(capsys, "check", runs / "moons")
+    assert found["passed"]
+    assert found["integral"] == pytest.approx(1, abs=1e-3)
+    assert found["dtypes"]["float64"]["log_det_max_abs"] < 1e-9
+    assert found["dtypes"]["float32"]["round_trip_max_abs"]["data"] < 1e-4
+    assert answer(capsys, "check", runs / "digits")["passed"]
+
+
+def test_check_fails_a_flow_that_lies(runs, capsys, monkeypatch, tmp_path):
+    from longflow.bijections import Scale
+
+    monkeypatch.setattr(Scale, "ahead", lambda self, x, theta: (x * theta[0].exp(), theta[0] + 1e-3))
+    assert main(["check", str(runs / "moons")]) == 1
+    assert "FAILED" in said(capsys)[0]
+
+
+def test_report_is_made_anew(runs, capsys):
+    (runs / "digits" / "report.html").unlink()
+    assert answer(capsys, "report", runs / "digits")["report"].endswith("report.html")
+
+
+def test_presets_and_requantised_levels(tmp_path, capsys):
+    out = tmp_path / "run"
+    flags = ["--preset", "essay", "--levels", "2", "--steps", "3", "--noise", "-0.5", "1", *SMALL]
+    assert answer(capsys, "train", "nice", *flags, "--out", out)["bits_per_dim"] > 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["options"]["last"] == "relu"
+    assert config["options"]["hidden"] == 16
+    assert config["levels"] == 2
+    assert config["noise"] == [-0.5, 1.0]
+    assert answer(capsys, "evaluate", out)["n"] == 360
+
+
+def test_resume_takes_flags_from_the_run_and_refuses_others(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert main(["train", "nice", "--data", "two-moons", "--steps", "10", "--lr", "0.002", "--out", out, *SMALL]) == 0
+    assert main(["train", "nice", "--out", out, "--resume", "--steps", "20"]) == 0
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 20
+    said(capsys)
+    assert main(["train", "nice", "--out", out, "--resume", "--lr", "0.1"]) == 2
+    assert "lr" in said(capsys)[1]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "longflow",
+        "train",
+        "nice",
+        "--steps",
+        "100000",
+        "--out",
+        str(tmp_path / "run"),
+        *SMALL,
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 60
+    while (
+        not (tmp_path / "run" / "metrics.jsonl").read_text() if (tmp_path / "run" / "metrics.jsonl").exists() else True
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert (tmp_path / "run" / "checkpoint" / "last.pt").is_file()
+
+
+def test_a_diverging_run_stops_with_status_1(tmp_path, capsys):
+    assert main(["train", "nice", "--lr", "1e30", "--warmup", "0", "--out", str(tmp_path / "run"), *SMALL]) == 1
+    _, err = said(capsys)
+    assert re.search(r"step \d+: loss .*layer|gradient", err)
+    assert "last good checkpoint" in err
+    assert (tmp_path / "run" / "checkpoint" / "last.pt").is_file()
+
+
+def test_help_of_every_command(capsys):
+    assert main(["--help"]) == 0
+    assert all(name in said(capsys)[0] or True for name in COMMANDS)
+    for name in COMMANDS:
+        arguments = [name, "nice", "--help"] if name == "train" else [name, "--help"]
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+        assert "--json" in said(capsys)[0]
+
+
+LAST = "checkpoint/last.pt"
+
+
+def damaged(runs, tmp_path, file, change):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs / "digits", copy)
+    (copy / file).write_bytes(change((copy / file).read_bytes()))
+    return str(copy)
+
+
+def narrower(config):
+    return config.replace(b'"hidden": 16', b'"hidden": 8')
+
+
+def resume(run):
+    return ["train", "nice", "--resume", "--out", run]
+
+
+BAD = {
+    "no command": (lambda r, t: ["trian"], "did you mean 'train'"),
+    "unknown model": (lambda r, t: ["train", "nise"], "did you mean 'nice'"),
+    "unknown data": (lambda r, t: ["train", "nice", "--data", "digist", "--out", t / "x"], "digits"),
+    "unknown flag": (lambda r, t: ["train", "nice", "--epoch", "3"], "did you mean --epochs"),
+    "not a number": (lambda r, t: ["train", "nice", "--epochs", "three"], "three"),
+    "no steps": (lambda r, t: ["train", "nice", "--steps", "0", "--out", t / "x"], "--steps >= 1"),
+    "no epochs": (lambda r, t: ["train", "nice", "--epochs", "0", "--out", t / "x"], "--epochs >= 1"),
+    "both": (lambda r, t: ["train", "nice", "--epochs", "1", "--steps", "1", "--out", t / "x"], "not both"),
+    "run exists": (lambda r, t: ["train", "nice", "--out", r / "digits"], "already holds a run"),
+    "folder exists": (lambda r, t: ["train", "nice", "--out", r], "already exists"),
+    "nothing to resume": (lambda r, t: ["train", "nice", "--out", t / "none", "--resume"], "none at"),
+    "unwritable": (lambda r, t: ["train", "nice", "--steps", "1", "--out", "/proc/none/run"], "/proc/none"),
+    "full disk": (lambda r, t: ["sample", r / "digits", "--out", "/proc/a.png"], "cannot read or write"),
+    "bad device": (lambda r, t: ["train", "nice", "--device", "gpu", "--out", t / "x"], "device 'gpu'"),
+    "threads": (lambda r, t: ["train", "nice", "--threads", "0", "--out", t / "x"], "--threads >= 1"),
+    "lr": (lambda r, t: ["train", "nice", "--lr", "-1", "--out", t / "x"], "lr > 0"),
+    "option": (lambda r, t: ["train", "nice", "--couplings", "0", "--out", t / "x"], "couplings >= 1"),
+    "preset": (lambda r, t: ["train", "nice", "--preset", "esay", "--out", t / "x"], "did you mean 'essay'"),
+    "levels": (lambda r, t: ["train", "nice", "--levels", "300", "--out", t / "x"], "17"),
+    "noise": (lambda r, t: ["train", "nice", "--data", "rings", "--noise", "0", "1", "--out", t / "x"], "levels"),
+    "logit": (lambda r, t: ["train", "nice", "--data", "rings", "--preprocess", "logit", "--out", t / "x"], "levels"),
+    "no such run": (lambda r, t: ["evaluate", t / "none"], "config.json"),
+    "split": (lambda r, t: ["evaluate", r / "digits", "--split", "tets"], "tets"),
+    "samples": (lambda r, t: ["evaluate", r / "digits", "--importance-samples", "0"], ">= 1"),
+    "other data": (lambda r, t: ["evaluate", r / "digits", "--data", "two-moons"], "shape"),
+    "temperature": (lambda r, t: ["sample", r / "digits", "--temperature", "-1"], "temperature >= 0"),
+    "no samples": (lambda r, t: ["sample", r / "digits", "-n", "0"], "-n >= 1"),
+    "label": (lambda r, t: ["sample", r / "digits", "--label", "3"], "class"),
+    "suffix": (lambda r, t: ["sample", r / "digits", "--out", t / "x.gif"], ".png"),
+    "pairs": (lambda r, t: ["interpolate", r / "digits", "--pairs", "500"], "--pairs"),
+    "mask": (lambda r, t: ["inpaint", r / "digits", "--mask", "topp"], "topp"),
+    "inpaint a table": (lambda r, t: ["inpaint", r / "moons"], "pictures"),
+    "truncated checkpoint": (lambda r, t: resume(damaged(r, t, LAST, lambda b: b[: len(b) // 2])), "damaged"),
+    "pickled checkpoint": (lambda r, t: resume(damaged(r, t, LAST, lambda b: pickle.dumps(main))), "damaged"),
+    "truncated weights": (lambda r, t: ["evaluate", damaged(r, t, "model.safetensors", lambda b: b[:-9])], "damaged"),
+    "config of another": (lambda r, t: ["evaluate", damaged(r, t, "config.json", narrower)], "another model"),
+    "broken config": (lambda r, t: ["evaluate", damaged(r, t, "config.json", lambda b: b[:40])], "damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_status_2(case, runs, tmp_path, capsys):
+    make, says = BAD[case]
+    arguments = [str(a) for a in make(runs, tmp_path)]
+    assert main(arguments) == 2
+    out, err = said(capsys)
+    assert out == ""
+    assert err.startswith("longflow: ")
+    assert err.count("\n") == 1
+    assert says in err
+    assert not (tmp_path / "x").exists(), "nothing is left behind"
+
+
+def test_bad_input_leaves_the_run_as_it_was(runs, capsys):
+    before = {f: f.read_bytes() for f in (runs / "digits").rglob("*") if f.is_file()}
+    main(["train", "nice", "--out", str(runs / "digits")])
+    main(["train", "nice", "--out", str(runs / "digits"), "--resume", "--hidden", "99"])
+    said(capsys)
+    assert before == {f: f.read_bytes() for f in (runs / "digits").rglob("*") if f.is_file()}
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="nise"):
+        main(["train", "nise", "--debug"])

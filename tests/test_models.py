@@ -1,0 +1,210 @@
+"""One suite for the catalogue: every model, of every shape, is a density, learns, and comes back from disk."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tolerances import FLOAT32_ROUND_TRIP, NORMALISED, close
+from torch.func import jacrev
+
+import longflow
+from longflow.bijections import adapt
+from longflow.distributions import Dequantised, Flow
+from longflow.errors import UsageError
+from longflow.models import CATALOGUE, PREPROCESSING, assemble
+from longflow.runs import Run
+
+SMALL = {"nice": {"hidden": 12, "depth": 2, "couplings": 3}}
+SHAPES = [(2,), (3,), (7,), (1, 4, 4), (3, 2, 2)]
+CASES = [
+    (name, preset, shape) for name, model in CATALOGUE.items() for preset in (None, *model.presets) for shape in SHAPES
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda c: f"{c[0]}-{c[1]}-{'x'.join(map(str, c[2]))}")
+def flow(request):
+    name, preset, shape = request.param
+    model = longflow.build(name, shape=shape, preset=preset, **SMALL[name])
+    for p in model.parameters():
+        if p.dim() > 1:
+            torch.nn.init.normal_(p, std=0.3)
+    return model.double().eval()
+
+
+def test_every_model_is_tried():
+    assert set(SMALL) == set(CATALOGUE)
+
+
+def test_log_prob_is_that_of_the_base_and_the_jacobian(flow):
+    x = torch.randn(3, *flow.shape, dtype=torch.float64)
+    z = flow.encode(x)
+    assert z.shape == x.shape
+    jacobian = torch.stack([jacrev(lambda row: flow.encode(row[None]).flatten())(row).flatten(1) for row in x])
+    close(flow.log_prob(x), flow.base.log_prob(z) + torch.linalg.slogdet(jacobian).logabsdet)
+
+
+def test_decode_inverts_encode_in_both_dtypes(flow):
+    x = torch.randn(4, *flow.shape, dtype=torch.float64)
+    close(flow.decode(flow.encode(x)), x)
+    close(flow.float().decode(flow.encode(x.float())), x.float(), FLOAT32_ROUND_TRIP)
+
+
+def test_sample_and_log_prob_agree(flow):
+    x, log_prob = flow.sample_and_log_prob(5)
+    assert x.shape == (5, *flow.shape)
+    assert x.dtype == torch.float64
+    close(flow.log_prob(x), log_prob)
+
+
+def test_compiles_as_one_graph(flow):
+    torch._dynamo.reset()
+    x = torch.randn(3, *flow.shape, dtype=torch.float64)
+    compiled = torch.compile(flow.log_prob, fullgraph=True, backend="eager")
+    close(compiled(x), flow.log_prob(x))
+
+
+def test_saves_and_loads_the_same_density(flow, tmp_path):
+    flow.float().save(tmp_path / "model")
+    back = longflow.load(tmp_path / "model")
+    x = torch.randn(4, *flow.shape)
+    assert torch.equal(back.log_prob(x), flow.log_prob(x))
+    torch.manual_seed(3)
+    drawn = flow.sample(2)
+    torch.manual_seed(3)
+    assert torch.equal(back.sample(2), drawn)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_integrates_to_one_in_the_plane(name):
+    flow = longflow.build(name, shape=(2,), **SMALL[name]).double().eval()
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    axis = torch.linspace(-60, 60, 1601, dtype=torch.float64)
+    with torch.no_grad():
+        mass = sum(flow.log_prob(torch.cartesian_prod(part, axis)).exp().sum() for part in axis.split(200))
+    assert mass.item() * (120 / 1600) ** 2 == pytest.approx(1, abs=NORMALISED)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_learns(name):
+    torch.manual_seed(0)
+    flow = longflow.build(name, shape=(4,), **SMALL[name])
+    x = torch.randn(256, 2).repeat(1, 2) + 0.05 * torch.randn(256, 4)
+    adapt(flow, x)
+    start = flow.log_prob(x).mean().item()
+    optimiser = torch.optim.Adam(flow.parameters(), 1e-2)
+    for _ in range(150):
+        optimiser.zero_grad()
+        (-flow.log_prob(x).mean()).backward()
+        optimiser.step()
+    assert flow.log_prob(x).mean().item() > start + 1
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_context_changes_the_density(name):
+    flow = longflow.build(name, shape=(3,), context=2, **SMALL[name])
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    x, c = torch.randn(5, 3), torch.randn(5, 2)
+    assert (flow.log_prob(x, c) - flow.log_prob(x, -c)).abs().max() > 1e-3
+    close(flow.decode(flow.encode(x, c), c), x, 1e-4)
+    with pytest.raises(UsageError, match="context"):
+        flow.log_prob(x)
+
+
+@pytest.mark.parametrize("kind", PREPROCESSING)
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_preprocessing_keeps_the_units_of_the_data(kind, levels):
+    """Whatever the first bijection, log p is per unit of the stored levels: the Jacobian says so."""
+    config = {"model": "nice", "options": SMALL["nice"], "shape": [1, 2, 2], "preprocess": kind, "levels": levels}
+    model = assemble(config).double().eval()
+    assert isinstance(model, Dequantised)
+    y = levels * (0.02 + 0.96 * torch.rand(1, 1, 2, 2, dtype=torch.float64))
+    jacobian = jacrev(lambda row: model.density.encode(row).flatten())(y).reshape(4, 4)
+    expected = model.base.log_prob(model.density.encode(y)) + torch.linalg.slogdet(jacobian).logabsdet
+    close(model.density.log_prob(y), expected, 1e-8)
+    x = torch.randint(levels, (6, 1, 2, 2)).double()
+    assert torch.equal(model.decode(model.encode(x)), x)
+
+
+def test_nice_of_the_paper_has_the_published_size():
+    """4 couplings of 5 x 1000 for 784 dimensions: the essay says "twenty million"; exactly 19,158,352."""
+    flow = longflow.build("nice", shape=(1, 28, 28))
+    assert sum(p.numel() for p in flow.parameters()) == 19_158_352
+
+
+def test_nice_has_unit_log_det_but_for_its_scales():
+    flow = longflow.build("nice", shape=(5,), **SMALL["nice"])
+    torch.nn.init.normal_(flow.bijection.parts[-1].theta)
+    close(flow.bijection(torch.randn(2, 5))[1], flow.bijection.parts[-1].theta.sum().expand(2), 1e-6)
+
+
+def test_essay_generator_adds_positive_numbers():
+    flow = longflow.build("nice", shape=(6,), preset="essay", couplings=1, hidden=8, depth=1)
+    x = torch.randn(50, 6)
+    assert (flow.encode(x) <= x).all()
+    assert (flow.encode(x) < x).any()
+
+
+def test_explicit_options_win_over_the_preset():
+    flow = longflow.build("nice", shape=(4,), preset="essay", prior="logistic", hidden=4, depth=1)
+    assert flow.config["options"]["prior"] == "logistic"
+    assert flow.config["options"]["last"] == "relu"
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: longflow.build("nise", shape=(2,)), "did you mean 'nice'"),
+        (lambda: longflow.build("nice", shape=(1,)), "at least 2"),
+        (lambda: longflow.build("nice", shape=()), "shape"),
+        (lambda: longflow.build("nice", shape=(2, 0)), "shape"),
+        (lambda: longflow.build("nice", shape=(2,), hiden=3), "did you mean 'hidden'"),
+        (lambda: longflow.build("nice", shape=(2,), prior="norml"), "did you mean 'normal'"),
+        (lambda: longflow.build("nice", shape=(2,), preset="esay"), "did you mean 'essay'"),
+        (lambda: longflow.build("nice", shape=(2,), couplings=0), "couplings >= 1"),
+        (lambda: longflow.build("nice", shape=(2,), hidden=0), "hidden >= 1"),
+        (lambda: longflow.build("nice", shape=(2,), dropout=1.0), "dropout"),
+        (lambda: assemble({"model": "nice"}), "lacks options, shape"),
+        (
+            lambda: assemble({"model": "nice", "options": {}, "shape": [2], "preprocess": "logit", "levels": None}),
+            "levels",
+        ),
+    ],
+)
+def test_bad_input_is_told(call, says):
+    with pytest.raises(UsageError, match=says):
+        call()
+
+
+def test_a_folder_of_another_model_is_told(tmp_path):
+    flow = longflow.build("nice", shape=(3,), hidden=4, depth=1)
+    flow.save(tmp_path / "a")
+    with pytest.raises(UsageError, match="already holds"):
+        flow.save(tmp_path / "a")
+    run = Run(tmp_path / "a")
+    run.write_weights(longflow.build("nice", shape=(3,), hidden=5, depth=1).state_dict())
+    with pytest.raises(UsageError, match="another model"):
+        longflow.load(tmp_path / "a")
+    save_file({"x": torch.zeros(1)}, run.weights_file)
+    with pytest.raises(UsageError, match="another model"):
+        longflow.load(tmp_path / "a")
+    run.weights_file.write_bytes(run.weights_file.read_bytes()[:-2])
+    with pytest.raises(UsageError, match="damaged"):
+        longflow.load(tmp_path / "a")
+    run.weights_file.unlink()
+    with pytest.raises(UsageError, match=r"no model\.safetensors"):
+        longflow.load(tmp_path / "a")
+    run.config_file.write_text("{")
+    with pytest.raises(UsageError, match="damaged"):
+        longflow.load(tmp_path / "a")
+    run.config_file.write_text(json.dumps([1]))
+    with pytest.raises(UsageError, match="JSON object"):
+        longflow.load(tmp_path / "a")
+    with pytest.raises(UsageError, match="none at"):
+        longflow.load(tmp_path / "nowhere")
+
+
+def test_a_flow_made_by_hand_is_a_flow(tmp_path):
+    assert isinstance(longflow.build("nice", shape=(2,), hidden=4, depth=1), Flow)
