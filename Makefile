@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
-DEMO_FLAGS := --preset digits --preprocess logit --data digits
+DEMO_FLAGS := --preset digits --preprocess logit --data digits --threads 1
 
 .PHONY: demo test lint first-run clean
 .DELETE_ON_ERROR:

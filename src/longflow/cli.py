@@ -282,7 +282,3 @@ def _usage() -> str:
     about["train"] = "Train a model on a data set: longflow train MODEL [--data digits] [--out RUN] ..."
     head = "usage: longflow COMMAND ... (longflow COMMAND --help shows its flags; --debug shows tracebacks)"
     return "\n".join([head, "", *_rows(about)])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
