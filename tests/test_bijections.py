@@ -10,7 +10,25 @@ from tolerances import EXACT, FLOAT32_LOG_DET, FLOAT32_ROUND_TRIP, close
 from torch.func import functional_call, jacrev, vmap
 
 from longflow import bijections
-from longflow.bijections import Bijection, Chain, Coupling, Halves, Interleave, Learned, Permute, Scale, Shift, Under
+from longflow.bijections import (
+    Bijection,
+    Chain,
+    Coupling,
+    ExpLinear,
+    FactorOut,
+    FreeLinear,
+    Halves,
+    Interleave,
+    Learned,
+    Permute,
+    PLULinear,
+    QRLinear,
+    Reverse,
+    Scale,
+    Shift,
+    Squeeze,
+    Under,
+)
 from longflow.bijections.elementwise import Logit, Standardise
 from longflow.errors import UsageError
 from longflow.nets import MLP
@@ -109,7 +127,7 @@ def test_gradient_reaches_every_parameter(example):
     if not list(example.bijection.parameters()):
         return
     z, log_det = example.bijection(x, context)
-    (z.square().sum() + log_det.sum()).backward()
+    ((z.square() * torch.rand_like(z)).sum() + log_det.sum()).backward()
     for name, p in example.bijection.named_parameters():
         assert p.grad is not None, name
         assert p.grad.abs().sum() > 0, name
@@ -244,3 +262,30 @@ def test_bad_input_is_told(make, says):
 def test_tolerance_is_meant():
     with pytest.raises(AssertionError):
         close(torch.zeros(1), torch.full((1,), 2 * EXACT))
+
+
+@pytest.mark.parametrize("leaf", [FreeLinear, PLULinear, QRLinear, ExpLinear])
+def test_linear_layers_start_as_rotations(leaf):
+    layer = leaf(6).double()
+    w = layer.matrix()
+    close(w @ w.T, torch.eye(6, dtype=torch.float64), 1e-5)
+    close(layer.inverse_matrix() @ w, torch.eye(6, dtype=torch.float64), 1e-9)
+
+
+def test_det_of_exp_is_exp_of_trace():
+    layer = ExpLinear(5).double()
+    torch.nn.init.normal_(layer.log_matrix)
+    close(torch.linalg.slogdet(layer.matrix()).logabsdet, layer.log_matrix.trace())
+    assert torch.linalg.det(layer.matrix()) > 0
+
+
+def test_squeeze_has_the_order_that_it_says():
+    x = torch.arange(2 * 4 * 4.0).reshape(1, 2, 4, 4)
+    z = Squeeze()(x)[0]
+    close(z, torch.nn.functional.pixel_unshuffle(x, 2))
+    assert z[0, 4 * 1 + 2 * 1 + 0, 0, 1] == x[0, 1, 2 * 0 + 1, 2 * 1 + 0]
+
+
+def test_factor_out_leaves_the_second_half_alone():
+    x = torch.randn(3, 5)
+    assert torch.equal(FactorOut(Reverse())(x)[0], torch.cat((x[:, :2].flip(1), x[:, 2:]), 1))

@@ -1,29 +1,40 @@
 """The heart: invertible maps with log-determinants."""
 
-from longflow.bijections.bijection import Adaptive, Bijection, Example, Step, adapt, no_log_det
-from longflow.bijections.compose import Chain, Coupling, Inverse, Under
+from longflow.adaptive import adapt
+from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
+from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
+from longflow.bijections.compose import Chain, Coupling, FactorOut, Inverse, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
-from longflow.bijections.rearrange import Flatten, Halves, Interleave, Permute, Rearrangement, Reverse
+from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
+from longflow.bijections.rearrange import Flatten, Halves, Interleave, Permute, Rearrangement, Reverse, Squeeze
 
 __all__ = [
-    "Adaptive",
     "Affine",
     "Bijection",
     "Chain",
     "Coupling",
     "Elementwise",
     "Example",
+    "ExpLinear",
+    "FactorOut",
     "Flatten",
+    "FreeLinear",
+    "HalfToOne",
     "Halves",
     "Interleave",
     "Inverse",
     "Learned",
     "Logit",
+    "PLULinear",
     "Permute",
+    "QRLinear",
     "Rearrangement",
     "Reverse",
     "Scale",
+    "ScaledTanh",
     "Shift",
+    "SigmoidPlusTwo",
+    "Squeeze",
     "Standardise",
     "Step",
     "Under",

@@ -3,9 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 Step = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -49,32 +47,6 @@ class Bijection(nn.Module, ABC):
     def trace(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, value) after each step on the way from data to latent; one step unless composed."""
         yield type(self).__name__, self(x, context)[0]
-
-
-class Adaptive(Bijection):
-    """A bijection that can set its parameters from the data that reach it: data-dependent initialisation."""
-
-    @abstractmethod
-    def adapt(self, x: Tensor) -> None:
-        """Set the parameters from a batch x, in place."""
-
-
-def adapt(model: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
-    """Initialise every adaptive layer of a new model from a batch, each from what the layers before it make of it.
-
-    An explicit step, taken once: never on loading, sampling or resuming, and no flag remembers it.
-    """
-    hooks = [m.register_forward_pre_hook(_adapt_first) for m in model.modules() if isinstance(m, Adaptive)]
-    try:
-        with torch.no_grad():
-            model(x, context)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _adapt_first(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    cast(Adaptive, layer).adapt(inputs[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.elementwise import Affine, Learned, Scale, Shift
-from longflow.bijections.rearrange import Flatten, Halves, Interleave, Reverse
+from longflow.bijections.rearrange import Flatten, Halves, Interleave, Reverse, Squeeze
 from longflow.nets.mlp import MLP
 
 
@@ -133,3 +133,34 @@ class Coupling(Bijection):
         yield Example(cls(Shift(), MLP(2, 3, hidden=7, depth=2)), (5,))
         yield Example(cls(Affine(), MLP(2, 4, hidden=7, depth=2, context=3)), (4,), (3,))
         yield Example(Under(Halves(1), cls(Affine(), MLP(2, 6, hidden=7, depth=1))), (5,))
+
+
+class FactorOut(Bijection):
+    """The first half of the features goes on through `rest`; the second half is finished and waits beside it.
+
+        z_1 = rest(x_1),   z_2 = x_2
+
+    A latent keeps the shape of its data, so multi-scale is a chain like any other (RealNVP, section 3.6). Glow's
+    conditional prior of the finished half is a `Coupling` before this.
+    """
+
+    def __init__(self, rest: Bijection) -> None:
+        super().__init__()
+        self.rest = rest
+        self.exact = rest.exact
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._walk(self.rest, x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._walk(self.rest.inverse, z, context)
+
+    def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        going, finished = x.tensor_split([x.shape[1] // 2], 1)
+        gone, log_det = step(going, context)
+        return torch.cat((gone, finished), 1), log_det
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(Learned(Affine(), (2,))), (5,))
+        yield Example(Under(Squeeze(), cls(Reverse())), (1, 4, 4))

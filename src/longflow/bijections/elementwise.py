@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longflow.bijections.bijection import Adaptive, Bijection, Example
+from longflow.adaptive import Adaptive, moments
+from longflow.bijections.bijection import Bijection, Example
+from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
 from longflow.errors import UsageError
 
 Theta = tuple[Tensor, ...]
@@ -104,25 +106,39 @@ class Scale(Elementwise):
 
 
 class Affine(Elementwise):
-    """z = x · exp(s) + t (RealNVP: Dinh, Sohl-Dickstein & Bengio 2017, eq. 7). The context is s, then t."""
+    """z = x · exp(b(s)) + t (RealNVP: Dinh, Sohl-Dickstein & Bengio 2017, eq. 7). The context is s, then t.
+
+    `bound` is b, an elementwise module that keeps the scale in its range (`bounds.py`); by default the identity.
+    """
 
     parameters_per_feature = 2
 
+    def __init__(self, bound: nn.Module | None = None) -> None:
+        super().__init__()
+        self.bound = nn.Identity() if bound is None else bound
+
     def ahead(self, x: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         s, t = theta
-        return x * s.exp() + t, s
+        log_scale = self.bound(s)
+        return x * log_scale.exp() + t, log_scale
 
     def back(self, z: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         s, t = theta
-        return (z - t) * (-s).exp(), -s
+        log_scale = self.bound(s)
+        return (z - t) * (-log_scale).exp(), -log_scale
 
     def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+        if not isinstance(self.bound, nn.Identity):
+            return super().standardising(mean, std)
         return (-std.log(), -mean / std)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(), (3,), (6,))
         yield Example(cls(), (2, 4, 3), (4, 4, 3))
+        yield Example(cls(SigmoidPlusTwo()), (3,), (6,))
+        yield Example(cls(ScaledTanh()), (3,), (6,))
+        yield Example(cls(HalfToOne()), (2, 2, 2), (4, 2, 2))
 
 
 class Logit(Elementwise):
@@ -189,7 +205,7 @@ class Standardise(Elementwise):
         yield Example(cls(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5])), (2,))
 
 
-class Learned(Adaptive):
+class Learned(Adaptive, Bijection):
     """An elementwise map whose parameters are learned numbers, the same for every event.
 
     `shape` is the shape of the parameters without the batch axis: (D,) for a vector, (C, 1, 1) for a number a
@@ -204,9 +220,7 @@ class Learned(Adaptive):
 
     def adapt(self, x: Tensor) -> None:
         parameters = self.theta.chunk(self.inner.parameters_per_feature, 1)
-        axes = [0, *(axis for axis in range(2, x.dim()) if self.theta.shape[axis] == 1)]
-        std, mean = torch.std_mean(x, axes, keepdim=True, correction=0)
-        for parameter, value in zip(parameters, self.inner.standardising(mean, std.clamp_min(1e-6)), strict=True):
+        for parameter, value in zip(parameters, self.inner.standardising(*moments(x, self.theta.shape)), strict=True):
             parameter.copy_(value)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

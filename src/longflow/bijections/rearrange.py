@@ -90,6 +90,22 @@ class Flatten(Rearrangement):
         yield Example(cls((2, 3, 2)), (2, 3, 2))
 
 
+class Squeeze(Rearrangement):
+    """Space to depth: (C, H, W) to (4C, H/2, W/2), channel 4c + 2i + j being the pixels (2y + i, 2x + j) of c."""
+
+    def arrange(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        return x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
+
+    def restore(self, z: Tensor) -> Tensor:
+        n, c, h, w = z.shape
+        return z.reshape(n, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // 4, 2 * h, 2 * w)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(), (2, 4, 2))
+
+
 class Interleave(Rearrangement):
     """Every second feature, starting with `first` (0 or 1), then the others.
 

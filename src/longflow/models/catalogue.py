@@ -7,7 +7,7 @@ from typing import Any
 
 from longflow.distributions import Flow
 from longflow.errors import UsageError, choose, nearest
-from longflow.models import nice
+from longflow.models import glow, nice
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Model:
 
 CATALOGUE: dict[str, Model] = {
     "nice": Model(nice.nice, "additive couplings and a diagonal scale (Dinh, Krueger & Bengio 2015)", nice.PRESETS),
+    "glow": Model(glow.glow, "1x1 convolutions, multi-scale, for pictures (Kingma & Dhariwal 2018)", glow.PRESETS),
 }
 
 

@@ -1,5 +1,6 @@
 """Networks that turn one context into another."""
 
+from longflow.nets.conv import ConvNet, ZeroConv
 from longflow.nets.mlp import MLP
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "ConvNet", "ZeroConv"]
