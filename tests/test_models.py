@@ -225,9 +225,8 @@ def test_glow_of_the_paper_has_nearly_the_published_size():
 def test_glow_starts_as_its_source_says():
     """Zero-initialised couplings: additive keeps volume; affine shrinks by log σ(2) for each moving number."""
     x = torch.randn(3, 1, 4, 4)
-    additive = longflow.build(
-        "glow", shape=(1, 4, 4), coupling="additive", mixing="reverse", scales=1, depth=3, width=4
-    )
+    small = {"shape": (1, 4, 4), "mixing": "reverse", "scales": 1, "depth": 3, "width": 4}
+    additive = longflow.build("glow", coupling="additive", **small)
     close(additive.bijection(x)[1], torch.zeros(3), 1e-6)
     affine = longflow.build("glow", coupling="affine", **small)
     shrink = 3 * 8 * torch.nn.functional.logsigmoid(torch.tensor(2.0))

@@ -1,40 +1,49 @@
 """Combinators: bijections made of bijections. Each walks one way; the direction is the step that it is handed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
+from longflow.bijections.bijection import Bijection, Example, Step
 from longflow.bijections.elementwise import Affine, Learned, Scale, Shift
+from longflow.bijections.memory import MEMORIES, Memory, Walk
 from longflow.bijections.rearrange import Flatten, Halves, Interleave, Reverse, Squeeze
+from longflow.errors import UsageError, choose
 from longflow.nets.mlp import MLP
 
 
 class Chain(Bijection):
-    """f = f_n ∘ … ∘ f_1, the first part next to the data. The log-determinants add up. Empty: the identity."""
+    """f = f_n ∘ … ∘ f_1, the first part next to the data. The log-determinants add up. Empty: the identity.
 
-    def __init__(self, *parts: Bijection) -> None:
+    `memory` says what is kept for the gradient (`memory.py`); it changes neither values nor the state_dict.
+    """
+
+    def __init__(self, *parts: Bijection, memory: Memory = "full") -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.exact = all(part.exact for part in parts)
+        self.memory = choose("memory", memory, MEMORIES)
+        if memory == "reversible" and not self.exact:
+            raise UsageError("reversible memory expects bijections with an exact inverse; use 'checkpoint'")
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._walk(self._bijections(), x, context)
+        parts = self._bijections()
+        return self._walk(parts, parts, [part.inverse for part in parts], x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._walk([part.inverse for part in reversed(self._bijections())], z, context)
+        parts = self._bijections()[::-1]
+        return self._walk(parts, [part.inverse for part in parts], parts, z, context)
+
+    def _walk(
+        self, parts: list[Bijection], steps: Sequence[Step], undos: Sequence[Step], x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        walk = Walk(steps, undos, [list(part.parameters()) for part in parts])
+        return MEMORIES[self.memory](walk, x, context)
 
     def _bijections(self) -> list[Bijection]:
         return cast(list[Bijection], list(self.parts))
-
-    def _walk(self, steps: Iterable[Step], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_det = no_log_det(x)
-        for step in steps:
-            x, change = step(x, context)
-            log_det = log_det + change
-        return x, log_det
 
     def trace(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         for part in self._bijections():

@@ -26,6 +26,7 @@ from longflow.bijections import (
     Squeeze,
     Under,
 )
+from longflow.bijections.memory import Memory
 from longflow.distributions import Flow, StandardNormal
 from longflow.errors import UsageError, choose
 from longflow.nets import MLP, ConvNet, ZeroConv
@@ -61,6 +62,7 @@ def glow(
     width: int = 128,
     coupling: Literal["affine", "additive", "affine-half", "affine-tanh"] = "affine",
     mixing: Literal["reverse", "shuffle", "free", "plu", "qr", "exp"] = "plu",
+    memory: Memory = "full",
     context: int = 0,
 ) -> Flow:
     """Scales of steps (normalise, mix, couple), between which half of the features is finished.
@@ -81,6 +83,7 @@ def glow(
             scale in (½, 1), or log-scale γ tanh s.
         mixing: Order of the features before a coupling: reversed, shuffled, or mixed by a matrix that is free,
             factorised as PLU or QR, or a matrix exponential.
+        memory: What the gradient keeps: everything, each step's input, or (reversible) the end of each scale only.
         context: Features of a context vector that the conditioners see; 0 for none.
     """
     _check(shape, depth, width, context)
@@ -99,17 +102,17 @@ def glow(
         couple = Coupling(moved, net(features, moved.parameters_per_feature))
         return Chain(Learned(Affine(), (features, *space)), mix(features), couple)
 
-    def scale(features: int, left: int) -> Bijection:
-        steps = [step(4 * features) for _ in range(depth)]
-        if left == 1:
-            return Under(Squeeze(), Chain(*steps, Learned(Affine(), (4 * features, *space))))
-        prior = Coupling(Affine(), ZeroConv(2 * features, 4 * features))
-        return Under(Squeeze(), Chain(*steps, prior, FactorOut(scale(2 * features, left - 1))))
+    def steps(features: int) -> Bijection:
+        return Chain(*(step(features) for _ in range(depth)), memory=memory)
 
-    if space:
-        bijection = scale(shape[0], _scales(shape, scales))
-    else:
-        bijection = Chain(*(step(shape[0]) for _ in range(depth)), Learned(Affine(), shape))
+    def scale(features: int, left: int) -> Bijection:
+        if left == 1:
+            return Under(Squeeze(), Chain(steps(4 * features), Learned(Affine(), (4 * features, *space))))
+        prior = Coupling(Affine(), ZeroConv(2 * features, 4 * features))
+        return Under(Squeeze(), Chain(steps(4 * features), prior, FactorOut(scale(2 * features, left - 1))))
+
+    vector = Chain(steps(shape[0]), Learned(Affine(), shape)) if not space else None
+    bijection = vector or scale(shape[0], _scales(shape, scales))
     return Flow(bijection, StandardNormal(shape), (context,) if context else None)
 
 
