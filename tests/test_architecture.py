@@ -7,7 +7,7 @@ import longflow
 
 ROOT = Path(longflow.__file__).parent
 FLOORS = {
-    "errors": 0, "units": 0, "adaptive": 0,
+    "errors": -1, "units": 0, "adaptive": 0,
     "nets": 1, "objectives": 1, "training": 1, "data": 1, "runs": 1, "figures": 1, "report": 1, "baselines": 1,
     "bijections": 2, "distributions": 3, "families": 4, "models": 5, "commands": 6, "cli": 7, "__main__": 8,
 }  # fmt: skip
@@ -19,6 +19,8 @@ def room(file):
 
 def imports(file):
     for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from [a.name.split(".")[1] for a in node.names if a.name.startswith("longflow.")]
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("longflow"):
             parts = node.module.split(".")
             yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names if alias.name in FLOORS]

@@ -78,7 +78,7 @@ def row_jacobian(step, x, context):
 
 def test_every_public_bijection_has_examples():
     assert {cls.__name__ for cls in ALL} <= set(bijections.__all__)
-    assert len(ALL) >= 15
+    assert {name for name, _ in CASES} == {cls.__name__ for cls in ALL}
 
 
 def test_round_trip_both_ways(example):
@@ -113,13 +113,22 @@ def test_rows_do_not_meet(example):
 
 def test_forward_and_inverse_change_nothing(example):
     x, context = draw(example)
-    before, given = copy.deepcopy(example.bijection.state_dict()), x.clone()
+
+    def everything():
+        inside = [{k: str(v) for k, v in vars(m).items() if k != "training"} for m in example.bijection.modules()]
+        return inside, {k: v.clone() for k, v in example.bijection.state_dict().items()}, torch.get_rng_state()
+
+    given = x.clone()
+    attributes, before, generator = everything()
     z, _ = example.bijection(x, context)
     kept = z.clone()
     example.bijection.inverse(z, context)
     assert torch.equal(x, given)
     assert torch.equal(z, kept)
-    assert all(torch.equal(before[k], v) for k, v in example.bijection.state_dict().items())
+    after = everything()
+    assert after[0] == attributes
+    assert all(torch.equal(before[k], v) for k, v in after[1].items())
+    assert torch.equal(after[2], generator)
 
 
 def test_gradient_reaches_every_parameter(example):
@@ -211,9 +220,8 @@ def test_compiles_as_one_graph(example):
 
 def test_trace_ends_at_the_latent(example):
     x, context = draw(example)
-    values = [value for _, value in example.bijection.trace(x, context)]
-    if values:
-        close(values[-1].flatten(1), example.bijection(x, context)[0].flatten(1))
+    values = [x, *(value for _, value in example.bijection.trace(x, context))]
+    close(values[-1].flatten(1), example.bijection(x, context)[0].flatten(1))
 
 
 @pytest.mark.parametrize("dims", [2, 3, 5, 8])
@@ -277,6 +285,12 @@ def test_det_of_exp_is_exp_of_trace():
     torch.nn.init.normal_(layer.log_matrix)
     close(torch.linalg.slogdet(layer.matrix()).logabsdet, layer.log_matrix.trace())
     assert torch.linalg.det(layer.matrix()) > 0
+
+
+def test_trace_passes_an_empty_chain():
+    steps = list(Chain(Reverse(), Chain(), Reverse()).trace(torch.arange(3.0)[None]))
+    assert [name for name, _ in steps] == ["Reverse", "Reverse"]
+    assert steps[-1][1].tolist() == [[0, 1, 2]]
 
 
 def test_squeeze_has_the_order_that_it_says():

@@ -1,6 +1,8 @@
 """The doors: every command end to end in a temporary directory, and every bad input met by one line and status 2."""
 
+import io
 import json
+import math
 import os
 import pickle
 import re
@@ -18,7 +20,15 @@ from PIL import Image
 import longflow
 import longflow.data
 import longflow.models
+from longflow.bijections import Chain, Coupling, Learned, Scale, Shift
 from longflow.cli import COMMANDS, main
+from longflow.distributions import Flow, StandardNormal
+
+
+class Copy(torch.nn.Module):
+    def forward(self, x, context=None):
+        return 1e4 * x
+
 
 KEYS = {
     "model", "data", "data_sha256", "split", "n", "nats", "bits_per_dim", "stderr_bits_per_dim", "likelihood",
@@ -194,12 +204,88 @@ def test_check_passes_and_integrates(runs, capsys):
     assert answer(capsys, "check", runs / "digits")["passed"]
 
 
-def test_check_fails_a_flow_that_lies(runs, capsys, monkeypatch, tmp_path):
-    from longflow.bijections import Scale
+def test_check_fails_on_numbers_that_are_not_finite(runs, monkeypatch):
+    from longflow.commands import check as module
 
+    calls = []
+
+    def broken(flow, x):
+        calls.append(x)
+        return torch.tensor(math.nan if len(calls) % 2 == 0 else 0.0)
+
+    monkeypatch.setattr(module, "_log_det_error", broken)
+    assert not module.check(str(runs / "moons"))["passed"]
+
+
+def test_check_fails_when_one_sample_does_not_come_back(runs, monkeypatch):
+    from longflow.commands import check as module
+
+    decode = Flow.decode
+
+    def broken(self, z, context=None):
+        x = decode(self, z, context)
+        x[1] = math.nan
+        return x
+
+    monkeypatch.setattr(Flow, "decode", broken)
+    assert not module.check(str(runs / "moons"))["passed"]
+
+
+def test_check_says_when_the_grid_is_too_coarse_and_is_reproducible(runs):
+    from longflow.commands.check import check, integral
+
+    ridge = Flow(Chain(Learned(Scale(), (2,)), Coupling(Shift(), Copy())), StandardNormal((2,)))
+    with torch.no_grad():
+        ridge.bijection.parts[0].theta.fill_(9.0)
+    assert not integral(ridge.double(), torch.randn(9, 2).double())[1]
+    assert check(str(runs / "moons"), seed=3) == check(str(runs / "moons"), seed=3)
+
+
+def test_check_fails_a_flow_that_lies(runs, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(Scale, "ahead", lambda self, x, theta: (x * theta[0].exp(), theta[0] + 1e-3))
     assert main(["check", str(runs / "moons")]) == 1
     assert "FAILED" in said(capsys)[0]
+
+
+def test_score_writes_a_row_for_each_row(runs, capsys):
+    table = runs / "table.csv"
+    found = answer(capsys, "score", runs / "table", table, "--out", runs / "scores.csv")
+    lines = (runs / "scores.csv").read_text().splitlines()
+    assert lines[0] == "log_prob,bits_per_dim"
+    scores = np.loadtxt(lines[1:], delimiter=",")
+    rows = torch.from_numpy(np.loadtxt(table, delimiter=",", skiprows=1)).float()
+    with torch.no_grad():
+        np.testing.assert_allclose(scores[:, 0], longflow.load(runs / "table").log_prob(rows), atol=1e-4)
+    assert found["n"] == 60
+
+
+def test_a_small_folder_of_pictures_trains_to_a_report(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for k, picture in enumerate(np.random.default_rng(0).integers(0, 255, (12, 6, 6), dtype=np.uint8)):
+        Image.fromarray(picture).save(tmp_path / "in" / f"{k}.png")
+    out = tmp_path / "run"
+    assert answer(capsys, "train", "nice", "--data", tmp_path / "in", "--steps", 2, "--out", out, *SMALL)["n"] == 1
+    assert (out / "report.html").is_file()
+    assert json.loads((out / "report.json").read_text())["stderr_bits_per_dim"] is None
+
+
+def test_more_columns_than_rows_and_collinear_columns_have_no_gaussian(tmp_path, capsys):
+    rows = np.random.default_rng(0).normal(size=(30, 40))
+    np.save(tmp_path / "wide.npy", rows)
+    np.save(tmp_path / "collinear.npy", np.column_stack([rows[:, :2], rows[:, 0] + rows[:, 1]]))
+    for name in ("wide", "collinear"):
+        flags = ["--data", tmp_path / f"{name}.npy", "--steps", 2, "--out", tmp_path / name]
+        assert answer(capsys, "train", "nice", *flags, *SMALL)["baselines"] == {}
+
+
+def test_column_names_survive_commas(tmp_path, capsys):
+    rows = np.random.default_rng(0).normal(size=(30, 2))
+    text = '"height, cm",b\n' + "\n".join(f"{a},{b}" for a, b in rows) + "\n"
+    (tmp_path / "t.csv").write_text(text)
+    answer(capsys, "train", "nice", "--data", tmp_path / "t.csv", "--steps", 2, "--out", tmp_path / "run", *SMALL)
+    answer(capsys, "sample", tmp_path / "run", "-n", 3, "--out", tmp_path / "new.csv")
+    assert (tmp_path / "new.csv").read_text().splitlines()[0] == '"height, cm",b'
+    assert answer(capsys, "sample", tmp_path / "run", "-n", 3)["temperature"] == [1.0]
 
 
 def test_report_is_made_anew(runs, capsys):
@@ -225,8 +311,18 @@ def test_resume_takes_flags_from_the_run_and_refuses_others(tmp_path, capsys):
     assert main(["train", "nice", "--out", out, "--resume", "--steps", "20"]) == 0
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 20
     said(capsys)
-    assert main(["train", "nice", "--out", out, "--resume", "--lr", "0.1"]) == 2
-    assert "lr" in said(capsys)[1]
+    for flags, says in (
+        (["--lr", "0.1"], "lr 0.002; 0.1 came"),
+        (["--steps", "5"], "20 steps already"),
+        (["--preset", "essay"], "--preset"),
+        (["--hidden", "9"], "hidden 16; 9 came"),
+    ):
+        assert main(["train", "nice", "--out", out, "--resume", *flags]) == 2
+        assert says in said(capsys)[1]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["steps"] == 20
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    assert main(["train", "nice", "--out", out, "--resume"]) == 2
+    assert "checkpoint is gone" in said(capsys)[1]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
@@ -267,8 +363,9 @@ def test_a_diverging_run_stops_with_status_1(tmp_path, capsys):
 
 def test_help_of_every_command(capsys):
     assert main(["--help"]) == 0
-    assert all(name in said(capsys)[0] or True for name in COMMANDS)
-    for name in COMMANDS:
+    usage = said(capsys)[0]
+    assert all(f"  {name} " in usage for name in ["train", *COMMANDS])
+    for name in ["train", *COMMANDS]:
         arguments = [name, "nice", "--help"] if name == "train" else [name, "--help"]
         with pytest.raises(SystemExit) as stop:
             main(arguments)
@@ -288,6 +385,23 @@ def damaged(runs, tmp_path, file, change):
 
 def narrower(config):
     return config.replace(b'"hidden": 16', b'"hidden": 8')
+
+
+def saved(state):
+    content = io.BytesIO()
+    torch.save(state, content)
+    return content.getvalue()
+
+
+def by_hand(tmp_path):
+    longflow.build("nice", (2,), hidden=4, depth=1).save(tmp_path / "hand")
+    return str(tmp_path / "hand")
+
+
+def reordered(runs, tmp_path):
+    lines = [line.split(",") for line in (runs / "table.csv").read_text().splitlines()]
+    (tmp_path / "r.csv").write_text("\n".join(",".join([b, a, c]) for a, b, c in lines))
+    return tmp_path / "r.csv"
 
 
 def resume(run):
@@ -321,6 +435,20 @@ BAD = {
     "samples": (lambda r, t: ["evaluate", r / "digits", "--importance-samples", "0"], ">= 1"),
     "other data": (lambda r, t: ["evaluate", r / "digits", "--data", "two-moons"], "shape"),
     "temperature": (lambda r, t: ["sample", r / "digits", "--temperature", "-1"], "temperature >= 0"),
+    "too many": (lambda r, t: ["sample", r / "digits", "-n", "1000000000000"], "at most"),
+    "several in a table": (lambda r, t: ["sample", r / "table", "--temperature", "1", "2"], "one temperature"),
+    "table exists": (lambda r, t: ["sample", r / "table", "--out", r / "table.csv"], "already exists"),
+    "seed": (lambda r, t: ["train", "nice", "--seed", "-1", "--out", t / "x"], "--seed"),
+    "seed of draws": (lambda r, t: ["interpolate", r / "digits", "--seed", "-1"], "--seed"),
+    "huge seed": (lambda r, t: ["evaluate", r / "digits", "--seed", str(2**70)], "seed"),
+    "no events": (lambda r, t: ["reconstruct", r / "digits", "-n", "0"], "-n >= 1"),
+    "meta device": (lambda r, t: ["evaluate", r / "digits", "--device", "meta"], "device 'meta'"),
+    "columns": (lambda r, t: ["evaluate", r / "table", "--data", reordered(r, t)], "weight, height, age came"),
+    "score shape": (lambda r, t: ["score", r / "moons", r / "table.csv"], "shape"),
+    "score nothing": (lambda r, t: ["score", r / "moons", r / "none.csv"], "none.csv"),
+    "empty checkpoint": (lambda r, t: resume(damaged(r, t, LAST, lambda b: b"")), "damaged"),
+    "other checkpoint": (lambda r, t: resume(damaged(r, t, LAST, lambda b: saved({"log": {}}))), "not a checkpoint"),
+    "resume by hand": (lambda r, t: resume(by_hand(t)), "not trained here"),
     "no samples": (lambda r, t: ["sample", r / "digits", "-n", "0"], "-n >= 1"),
     "label": (lambda r, t: ["sample", r / "digits", "--label", "3"], "class"),
     "suffix": (lambda r, t: ["sample", r / "digits", "--out", t / "x.gif"], ".png"),

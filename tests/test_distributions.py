@@ -207,6 +207,27 @@ def test_dequantised_reconstructs_every_level_and_clamps_samples():
     assert torch.equal(y, y.floor().clamp(0, 16))
 
 
+def test_dequantised_takes_levels_of_any_type_at_the_models_precision():
+    model = Dequantised(Flow(Chain(Standardise(0.0, 9.0), Learned(Affine(), (2,))), StandardNormal((2,))), 9)
+    for dtype in (torch.float32, torch.float64):
+        model.to(dtype)
+        for x in (torch.tensor([[1, 8]], dtype=torch.uint8), torch.tensor([[1, 8]]), torch.tensor([[1.0, 8.0]])):
+            assert model.log_prob(x).dtype == dtype
+            assert model.encode(x).dtype == dtype
+
+
+def test_dequantising_an_estimate_is_an_estimate():
+    flow = Flow(Learned(Affine(), (2,)), StandardNormal((2,)))
+    assert Dequantised(flow, 3).likelihood == "lower bound"
+    flow.likelihood = "estimate"
+    assert Dequantised(flow, 3).likelihood == "estimate"
+
+
+def test_logistic_noise_has_no_outlier_at_zero(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *size, **kind: torch.zeros(*size))
+    assert StandardLogistic((1,)).sample(1).item() > -18
+
+
 def test_conditional_flow_takes_one_context_row_per_sample():
     coupling = Coupling(Affine(), MLP(1, 2, hidden=8, depth=1, context=3))
     torch.nn.init.normal_(coupling.conditioner.layers[-1].weight)
@@ -229,6 +250,10 @@ def test_conditional_flow_takes_one_context_row_per_sample():
         (lambda f: f.sample(3, temperature=-0.5), "temperature"),
         (lambda f: f.sample(3, temperature=math.nan), "temperature"),
         (lambda f: f.sample(-1), "samples"),
+        (lambda f: f.log_prob(torch.zeros(3, 2, dtype=torch.float64)), "float32"),
+        (lambda f: f.log_prob(torch.zeros(3, 2, dtype=torch.uint8)), "float32"),
+        (lambda f: StandardNormal((3,)).log_prob(torch.zeros(2, 5)), r"\(B, 3\)"),
+        (lambda f: DiagonalNormal((3,)).log_prob(torch.zeros(2, 1)), r"\(B, 3\)"),
         (lambda f: Uniform((2,)).sample(3, temperature=2.0), "at most 1"),
         (lambda f: Uniform((2,), 1.0, 1.0), "low < high"),
         (lambda f: GaussianMixture((2,), 0), "component"),

@@ -13,7 +13,9 @@ from PIL import Image
 from longflow import figures
 from longflow.errors import UsageError
 from longflow.figures import plane, style
+from longflow.figures.clouds import _shared_frames as shared_frames
 from longflow.figures.maps import _mass as mass
+from longflow.figures.ticks import ticks
 from longflow.report import Picture, Section, page
 
 RNG = np.random.default_rng(0)
@@ -302,7 +304,7 @@ def gaussian(n=40):
     [gaussian(), np.full((3, 5), -2.0), np.full((4, 4), -INF), np.full((4, 4), NAN), np.full((1, 1), 900.0)],
 )
 def test_density_of_ordinary_and_odd_grids(log_prob):
-    assert_plot(figures.density(log_prob, extent=SQUARE, samples=RNG.normal(size=(50, 2)) * 3), 4.6, 3.8)
+    assert_plot(figures.density(log_prob, extent=SQUARE, samples=RNG.normal(size=(50, 2)) * 3), 4.5, 3.85)
 
 
 def test_density_puts_the_first_row_at_the_bottom():
@@ -334,6 +336,8 @@ def test_density_refuses_wrong_grids():
         figures.density(np.zeros(4), extent=SQUARE)
     with pytest.raises(UsageError, match="not empty"):
         figures.density(np.zeros((4, 4)), extent=(1, 1, 0, 1))
+    with pytest.raises(UsageError, match="2 column names"):
+        figures.density(np.zeros((4, 4)), extent=SQUARE, columns=["a"])
     with pytest.raises(UsageError, match=r"\(N, 2\)"):
         figures.density(np.zeros((4, 4)), extent=SQUARE, samples=np.zeros((4, 3)))
 
@@ -354,13 +358,13 @@ def test_warped_grids_of_ordinary_and_odd_maps(odd):
     before = figures.regular_grid(SQUARE, lines=5, points=21)
     after = before * 2 + 1
     after[0, :3] = odd
-    assert_plot(figures.warped_grid(before, after), 6.6, 3.4)
+    assert_plot(figures.warped_grid(before, after), 6.6, 3.6)
 
 
 def test_a_grid_mapped_to_nothing_finite_or_to_a_point_is_drawn():
     before = figures.regular_grid(SQUARE, lines=3, points=5)
     for after in (before * NAN, before * 0):
-        assert_plot(figures.warped_grid(before, after), 6.6, 3.4)
+        assert_plot(figures.warped_grid(before, after), 6.6, 3.6)
     with pytest.raises(UsageError, match=r"\(L, P, 2\)"):
         figures.warped_grid(before, before[1:])
 
@@ -397,7 +401,7 @@ def test_layers_refuse_what_does_not_fit(clouds, names):
         figures.layers(clouds, names)
 
 
-@pytest.mark.parametrize(("features", "side"), [(1, 3.0), (3, 4.35), (5, 7.25), (9, 7.25)])
+@pytest.mark.parametrize(("features", "side"), [(1, 3.0), (3, 5.1), (5, 8.5), (9, 8.5)])
 def test_tables_get_a_corner_plot_of_at_most_five_columns(features, side):
     points = RNG.normal(size=(200, features))
     points[0] = NAN
@@ -407,9 +411,68 @@ def test_tables_get_a_corner_plot_of_at_most_five_columns(features, side):
 
 
 def test_a_table_of_two_columns_is_a_plane():
-    points = RNG.normal(size=(100, 2))
-    assert_plot(figures.scatter(points, columns=["width", "height"], reference=points + 1), 4.0, 3.8)
-    assert_plot(figures.scatter(points[:1]), 4.0, 3.8)
+    points = np.stack([np.cos(np.linspace(0, 6.28, 100)), np.sin(np.linspace(0, 6.28, 100))], axis=1)
+    size = decode(figures.scatter(points)).shape
+    assert size[:2] == pytest.approx((3.6 * 150, 3.77 * 150), abs=2)
+    assert_plot(figures.scatter(points[:1] * 0 + 1, columns=["width", "height"]), 3.77, 3.6)
+
+
+def test_a_reference_stands_left_of_the_samples_and_frames_both():
+    data = RNG.uniform(-1, 1, size=(500, 2))
+    samples = np.concatenate([data, [[1e9, 0.0], [NAN, 0.0]]])
+    plain, wild = (decode(figures.scatter(table, reference=data)) for table in (data, samples))
+    assert plain.shape == wild.shape
+    half = plain.shape[1] // 2
+    for picture in (plain, wild):
+        assert near(picture[:, :half], "#e3a06e", 25).sum() > 1000, "the reference"
+        assert near(picture[:, half + 20 :], DOT, 20).sum() > 1000, "the samples"
+        assert near(picture[:, : half - 20], DOT, 20).sum() == 0
+    assert (plain[:, :half] == wild[:, :half]).all(), "far samples squeeze nothing"
+    assert (plain != wild).any(), "but are counted"
+    alone = figures.scatter(data)
+    assert figures.scatter(data, reference=data[:0]) == alone != figures.scatter(data, reference=data * NAN)
+
+
+def test_a_corner_plot_shows_both_tables_in_their_colours_and_counts_those_outside():
+    data = RNG.normal(size=(1000, 3)) * [20, 1e3, 1e-4] + [300, 1e5, 3e-4]
+    samples = data[::-1].copy()
+    usual = decode(figures.scatter(samples, reference=data))
+    samples[:5] *= 100
+    picture = decode(figures.scatter(samples, reference=data))
+    for colour in (style.ACCENT, style.WARM):
+        assert near(picture, colour, 40).sum() > 300
+    differ = (picture != usual).any(axis=2)
+    assert differ[:150, 400:].any(), "the legend says how many are outside"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts", "unit"),
+    [
+        (-1.1, 1.1, ["−1", "0", "1"], ""),
+        (240.0, 350.0, ["250", "300", "350"], ""),
+        (94_000.0, 106_000.0, ["0.95", "1.00", "1.05"], "(×10⁵)"),
+        (0.0, 7.4e-4, ["0", "5"], "(×10⁻⁴)"),
+        (0.0, 0.0011, ["0", "1"], "(×10⁻³)"),
+        (1.7e9 - 12, 1.7e9 + 12, ["0", "10", "20"], "− 1699999990"),
+        (-1e30, 1e30, ["−1", "0", "1"], "(×10³⁰)"),
+    ],
+)
+def test_ticks_are_few_and_short(low, high, texts, unit):
+    assert ticks(low, high, at_most=3)[1:] == (texts, unit)
+
+
+@pytest.mark.parametrize("room", [0.3, 0.6, 1.2, 3.0])
+def test_ticks_fit_their_room_down_to_two(room):
+    for low, high in ((0.9431, 1.0522), (8e4, 1.2e5), (1e-4, 2e-4), (-123.0, 4567.0)):
+        places, texts, _ = ticks(low, high, at_most=7, room=room)
+        assert len(places) <= 3 or sum(map(len, texts)) * 0.07 < room
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1e300, 1e300), (1e-300, 2e-300), (1e17, 1e17 + 64), (-0.0, 5e-12)])
+def test_ticks_of_odd_limits(low, high):
+    places, texts, _ = ticks(low, high, at_most=3)
+    assert len(places) == len(texts) <= 3
+    assert max(map(len, texts), default=0) <= 8
 
 
 def test_units_are_equal_on_both_axes():
@@ -434,9 +497,29 @@ def test_wrong_tables_are_refused(points, columns, reference):
 
 def test_a_frame_is_square_around_tall_and_wide_clouds():
     for points in (np.array([[0.0, -5.0], [1.0, 5.0]]), np.array([[-5.0, 0.0], [5.0, 1.0]])):
-        extent = plane.square_frame(Figure().subplots(), points)
+        extent = plane.framed(points)
         assert extent[1] - extent[0] == pytest.approx(extent[3] - extent[2])
         assert plane.inside(points, extent).all()
+        axes = Figure().subplots()
+        plane.set_frame(axes, extent, 3.0)
+        assert (*axes.get_xlim(), *axes.get_ylim()) == pytest.approx(extent)
+
+
+def test_columns_of_quite_different_widths_fill_a_square_each_in_its_unit():
+    extent = plane.framed(np.array([[280.0, 9e4], [320.0, 1.1e5]]))
+    assert extent == pytest.approx((278, 322, 8.9e4, 1.11e5))
+    assert plane.box(extent, 3.0) == (3.0, 3.0)
+    assert plane.box((0, 4, 0, 2), 3.0) == (3.0, 1.5)
+    assert plane.framed(np.array([[0.0, 0.0], [4.0, 1.0]]), flattest=0.5) == pytest.approx((-0.2, 4.2, -0.6, 1.6))
+
+
+def test_layers_of_like_size_that_follow_each_other_share_a_frame():
+    points = RNG.uniform(-1, 1, size=(500, 2))
+    first, second, third, fourth = shared_frames([points, points * 1.2, points * 9, points * 8])
+    assert first == second
+    assert third == fourth
+    assert first[1] < third[1]
+    assert first == pytest.approx(plane.framed(points * 1.2))
 
 
 def test_points_keep_the_colour_of_the_angle_they_began_at():

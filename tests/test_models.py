@@ -9,10 +9,11 @@ from tolerances import FLOAT32_ROUND_TRIP, NORMALISED, close
 from torch.func import jacrev
 
 import longflow
-from longflow.bijections import adapt
-from longflow.distributions import Dequantised, Flow
+from longflow.bijections import Affine, Chain, Coupling, Interleave, Under, adapt
+from longflow.distributions import Dequantised, Flow, StandardNormal
 from longflow.errors import UsageError
 from longflow.models import CATALOGUE, PREPROCESSING, assemble
+from longflow.nets import MLP
 from longflow.runs import Run
 
 SMALL = {"nice": {"hidden": 12, "depth": 2, "couplings": 3}, "glow": {"width": 8, "depth": 2}}
@@ -70,6 +71,11 @@ def test_compiles_as_one_graph(flow):
     x = torch.randn(3, *flow.shape, dtype=torch.float64)
     compiled = torch.compile(flow.log_prob, fullgraph=True, backend="eager")
     close(compiled(x), flow.log_prob(x))
+    sampled = torch.compile(flow.sample, fullgraph=True, backend="eager")
+    torch.manual_seed(3)
+    drawn = sampled(4)
+    torch.manual_seed(3)
+    close(drawn, flow.sample(4))
 
 
 def test_saves_and_loads_the_same_density(flow, tmp_path):
@@ -170,6 +176,11 @@ def test_explicit_options_win_over_the_preset():
         (lambda: longflow.build("nice", shape=(2,), couplings=0), "couplings >= 1"),
         (lambda: longflow.build("nice", shape=(2,), hidden=0), "hidden >= 1"),
         (lambda: longflow.build("nice", shape=(2,), dropout=1.0), "dropout"),
+        (lambda: longflow.build("nice", shape=(2,), hidden="8"), "whole number"),
+        (lambda: longflow.build("nice", shape=(2,), couplings=True), "whole number"),
+        (lambda: longflow.build("nice", shape=2), "tuple"),
+        (lambda: longflow.build("nice", shape=(2.7,)), "tuple"),
+        (lambda: longflow.build("nice", shape="22"), "tuple"),
         (lambda: assemble({"model": "nice"}), "lacks options, shape"),
         (
             lambda: assemble({"model": "nice", "options": {}, "shape": [2], "preprocess": "logit", "levels": None}),
@@ -198,7 +209,7 @@ def test_a_folder_of_another_model_is_told(tmp_path):
     with pytest.raises(UsageError, match="damaged"):
         longflow.load(tmp_path / "a")
     run.weights_file.unlink()
-    with pytest.raises(UsageError, match=r"no model\.safetensors"):
+    with pytest.raises(UsageError, match=r"lacks model\.safetensors"):
         longflow.load(tmp_path / "a")
     run.config_file.write_text("{")
     with pytest.raises(UsageError, match="damaged"):
@@ -210,8 +221,13 @@ def test_a_folder_of_another_model_is_told(tmp_path):
         longflow.load(tmp_path / "nowhere")
 
 
-def test_a_flow_made_by_hand_is_a_flow(tmp_path):
-    assert isinstance(longflow.build("nice", shape=(2,), hidden=4, depth=1), Flow)
+def test_a_flow_made_by_hand_is_a_density_like_any_other():
+    step = lambda k: Under(Interleave(k % 2), Coupling(Affine(), MLP(2, 4, hidden=8, depth=2)))  # noqa: E731
+    flow = stirred(Flow(Chain(*map(step, range(4))), StandardNormal((4,)))).double()
+    x, log_prob = flow.sample_and_log_prob(6)
+    close(flow.log_prob(x), log_prob)
+    with pytest.raises(UsageError, match=r"longflow\.build"):
+        flow.save("never")
 
 
 def test_glow_of_the_paper_has_nearly_the_published_size():

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from longflow.bijections import Affine, Learned, adapt
+from longflow.bijections import Affine, Inverse, Learned, adapt
+from longflow.cli import main
 from longflow.distributions import Flow, StandardNormal
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.models import assemble, build
@@ -76,12 +77,15 @@ def test_resume_is_bit_exact_in_the_middle_of_an_epoch(tmp_path, ema):
 
 
 def test_the_noise_is_part_of_what_is_saved():
-    """Without the generator's state the test above would have to fail."""
+    """A state taken up without its generator goes elsewhere: the test above could fail."""
     recipe = Recipe(batch=8, ema=0.0)
-    a, b = fresh(recipe), fresh(recipe)
-    torch.manual_seed(1)
+    a = fresh(recipe)
     go(a, recipe, 3)
-    torch.manual_seed(2)
+    saved = copy.deepcopy(a.state_dict())
+    go(a, recipe, 3)
+    saved["rng"]["cpu"] = torch.Generator().manual_seed(7).get_state()
+    b = fresh(recipe)
+    b.load_state_dict(saved)
     go(b, recipe, 3)
     assert not same(bits_of(a.model), bits_of(b.model))
 
@@ -111,6 +115,11 @@ def test_batches_share_a_batch_between_processes():
     whole = Batches(numbered, None, 6, seed=0)(3)[0].flatten().tolist()
     parts = [Batches(numbered, None, 6, seed=0, rank=r, world=2)(3)[0].flatten().tolist() for r in range(2)]
     assert sorted(parts[0] + parts[1]) == sorted(whole)
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused():
+    with pytest.raises(UsageError, match="4 processes"):
+        Batches(torch.zeros(20, 1), None, 10, seed=0, world=4)
 
 
 def test_batches_bring_their_context():
@@ -209,11 +218,25 @@ def test_adapt_standardises_the_latent_and_is_taken_once():
     x = 5 * torch.randn(500, 3) + torch.tensor([1.0, -2.0, 3.0])
     adapt(flow, x)
     scaled = flow.encode(x)
-    torch.testing.assert_close(scaled.std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scaled.std(0, correction=0), torch.full((3,), flow.base.deviation), atol=1e-4, rtol=0)
     kept = copy.deepcopy(flow.state_dict())
     flow.encode(100 * x)
     flow.sample(5)
     assert same(kept, flow.state_dict())
+
+
+def test_adapt_says_which_layer_it_cannot_reach():
+    with pytest.raises(UsageError, match="inner"):
+        adapt(Inverse(Learned(Affine(), (2,))), torch.randn(5, 2))
+
+
+def test_adapt_switches_dropout_off_and_leaves_the_mode_as_it_was():
+    flow = build("nice", (2,), hidden=8, depth=1, dropout=0.9).train()
+    seen = []
+    flow.bijection.parts[0].register_forward_pre_hook(lambda m, args: seen.append(m.training))
+    adapt(flow, torch.randn(9, 2))
+    assert seen == [False]
+    assert flow.training
 
 
 def test_adapt_on_a_constant_feature_and_on_one_row_stays_finite():
@@ -278,26 +301,42 @@ def test_kill_9_and_resume_ends_bit_identical(tmp_path):
     assert json.loads(whole.report_file.read_text()) == json.loads(cut.report_file.read_text())
 
 
-def test_torchrun_with_two_processes_trains_and_keeps_one_run(tmp_path):
-    out = tmp_path / "run"
-    flags = [
-        "train",
-        "nice",
-        "--data",
-        "two-moons",
-        "--hidden",
-        "8",
-        "--depth",
-        "1",
-        "--steps",
-        "30",
-        "--out",
-        str(out),
-    ]
+def torchrun(*flags):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "longflow"]
-    done = subprocess.run(
-        [*command, *flags], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *map(str, flags)], env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_torchrun_with_two_processes_ends_where_one_does(tmp_path):
+    flags = ["train", "nice", "--data", "two-moons", "--hidden", "8", "--depth", "1", "--steps", "30", "--ema", "0"]
+    done = torchrun(*flags, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
-    assert (out / "report.json").is_file()
-    assert [r["step"] for r in Run(out).metrics()] == [30]
+    assert main([*flags, "--out", str(tmp_path / "one"), "--threads", "1"]) == 0
+    one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
+    assert (two.path / "report.json").is_file()
+    assert [r["step"] for r in two.metrics()] == [30]
+    for name, weight in one.weights().items():
+        torch.testing.assert_close(two.weights()[name], weight, atol=2e-4, rtol=0)
+
+
+def test_torchrun_tells_the_users_mistake_and_does_not_hang(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = torchrun("train", "nice", "--data", "two-moons", "--steps", "5", "--out", tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("is not an empty folder") == 1
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+
+
+def test_patience_stops_a_run_and_resuming_it_changes_nothing(tmp_path):
+    flags = ["train", "nice", "--data", "digits", "--hidden", "64", "--depth", "1", "--lr", "0.05", "--threads", "1"]
+    flags += ["--steps", "2000", "--patience", "2", "--ema", "0", "--out", str(tmp_path / "run")]
+    assert main(flags) == 0
+    run = Run(tmp_path / "run")
+    metrics = run.metrics()
+    values = [r["validation_bits_per_dim"] for r in metrics]
+    assert metrics[-1]["step"] < 2000
+    assert min(values) == values[-3]
+    weights = run.weights()
+    assert main(["train", "nice", "--out", str(run.path), "--resume"]) == 0
+    assert run.metrics() == metrics
+    assert same(run.weights(), weights)

@@ -5,7 +5,6 @@ import dataclasses
 import inspect
 import io
 import json
-import math
 import os
 import re
 import shlex
@@ -25,10 +24,11 @@ from longflow.commands.draw import interpolate, reconstruct, sample
 from longflow.commands.evaluate import evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.report import report
+from longflow.commands.score import score
 from longflow.commands.train import Interrupted, train_run
 from longflow.errors import TrainingDivergedError, UsageError, choose
 from longflow.models import CATALOGUE
-from longflow.runs import Run
+from longflow.runs import Run, finite
 from longflow.training import Recipe
 
 Result = dict[str, Any]
@@ -48,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" {error.filename}" if error.filename else ""
         return _stop(2, f"cannot read or write{where}: {error.strerror or error}", debug=debug)
     except Interrupted as error:
-        return _stop(130, f"{error}; go on with: longflow train {given[1]} --out {error.run} --resume", debug=debug)
+        return _stop(
+            130,
+            f"{error}; go on with: longflow train {given[1]} --out {shlex.quote(str(error.run))} --resume",
+            debug=debug,
+        )
     except KeyboardInterrupt:
         return _stop(130, "interrupted", debug=debug)
     except TrainingDivergedError as error:
@@ -60,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _stop(status: int, message: str, *, debug: bool) -> int:
     if debug:
         raise
-    print(f"longflow: {' '.join(message.split())}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"longflow: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 
@@ -73,7 +78,7 @@ def _dispatch(given: list[str]) -> int:
 
         print(__version__)
         return 0
-    name = choose("command", given[0], COMMANDS)
+    name = choose("command", given[0], ["train", *COMMANDS])
     return train(given[1:]) if name == "train" else _call(name, given[1:])
 
 
@@ -119,10 +124,14 @@ def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[F
     if "--resume" not in given:
         return fields
     flags = parse(fields, given, f"train {model}", "")
+    if flags["preset"]:
+        raise UsageError("--preset is for the start of a run; --resume takes the options from the run")
     config = Run.open(flags["out"] or default_out(model, flags["data"])).config()
+    if "recipe" not in config:
+        raise UsageError(f"{flags['out']} holds a model that was not trained here: there is nothing to resume")
     if config["model"] != model:
         raise UsageError(f"{flags['out']} holds a run of '{config['model']}'; '{model}' came with --resume")
-    kept = {name: config[name] for name in ("steps", "seed", "preprocess", "patience", "adapt")}
+    kept = {k: config[k] for k in ("steps", "seed", "preprocess", "patience", "adapt", "device", "threads")}
     kept |= {"data": config["data"]["spec"], "levels": config["data"]["quantised"]}
     kept |= {"noise": config["noise"] and tuple(config["noise"])} | config["options"] | config["recipe"]
     if any(a.split("=")[0] == "--epochs" for a in given):
@@ -183,15 +192,7 @@ def _condensed(complaint: str, name: str) -> str:
 
 
 def _show(result: Result, words: Callable[[Result], str], *, as_json: bool) -> None:
-    print(json.dumps(_finite(result), allow_nan=False) if as_json else words(result), flush=True)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(finite(result), allow_nan=False) if as_json else words(result), flush=True)
 
 
 def list_all() -> Result:
@@ -219,6 +220,9 @@ def train_words(result: Result) -> str:
         f"  {name}: {value['bits_per_dim']:.4f} ± {value['stderr_bits_per_dim']:.4f} bits/dim"
         for name, value in result["baselines"].items()
     ]
+    beaten = [name for name, value in result["baselines"].items() if value["bits_per_dim"] < result["bits_per_dim"]]
+    if beaten:
+        lines.append(f"this flow is worse than the {' and the '.join(beaten)}: train longer, or choose another model")
     return "\n".join([*lines, f"run in {result['run']}, report in {result['report']}"])
 
 
@@ -239,15 +243,17 @@ def check_words(result: Result) -> str:
     """Return the measurements, a line each."""
     lines = [f"{result['model']}, {result['dims']} dimensions, {result['n']} events of each kind"]
     for dtype, measured in result["dtypes"].items():
-        lines.append(f"{dtype}: round trip, max abs, in units of the data (sd {result['data_std']:.3g})")
+        lines.append(f"{dtype}: round trip, max abs, in units of the data (and in standard deviations of the feature)")
         for kind, error in measured["round_trip_max_abs"].items():
             lost = measured["non_finite"][kind]
-            lines.append(f"  {kind:<22}{error:.3g}{f'   ({lost} numbers not finite)' if lost else ''}")
+            relative = measured["round_trip_in_sd"][kind]
+            lines.append(f"  {kind:<22}{error:.3g} ({relative:.2g}){f'   {lost} numbers not finite' if lost else ''}")
         error = measured["log_det_max_abs"]
         shown = "not measured, too many dimensions" if error is None else f"{error:.3g} nats"
         lines.append(f"  log-det against the autograd Jacobian in float64: {shown}")
     if "integral" in result:
-        lines.append(f"integral of the density over the plane: {result['integral']:.6f}")
+        resolved = "" if result["integral_resolved"] else " (not resolved by the grid: the density is too narrow)"
+        lines.append(f"integral of the density over the plane: {result['integral']:.6f}{resolved}")
     return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
 
 
@@ -266,8 +272,8 @@ def _word(value: Any) -> str:
 
 COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
     "list": (list_all, list_words),
-    "train": (report, train_words),
     "evaluate": (evaluate, evaluate_words),
+    "score": (score, _wrote),
     "sample": (sample, _wrote),
     "reconstruct": (reconstruct, _wrote),
     "interpolate": (interpolate, _wrote),
@@ -278,7 +284,7 @@ COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
 
 
 def _usage() -> str:
-    about = {name: (inspect.getdoc(command) or "").split("\n")[0] for name, (command, _) in COMMANDS.items()}
-    about["train"] = "Train a model on a data set: longflow train MODEL [--data digits] [--out RUN] ..."
+    about = {"train": "Train a model on a data set: longflow train MODEL [--data digits] [--out RUN] ..."}
+    about |= {name: (inspect.getdoc(command) or "").split("\n")[0] for name, (command, _) in COMMANDS.items()}
     head = "usage: longflow COMMAND ... (longflow COMMAND --help shows its flags; --debug shows tracebacks)"
     return "\n".join([head, "", *_rows(about)])

@@ -1,4 +1,4 @@
-"""The run directory: the only state that commands share. Everything is written whole or not at all.
+"""The run directory: the only state that commands share. Files are written whole or not at all; metrics line by line.
 
     config.json         model, options, data, preprocessing, recipe, versions, seed
     model.safetensors   the best weights
@@ -12,15 +12,16 @@ Nothing is unpickled: weights are safetensors, the checkpoint is read with `weig
 """
 
 import json
+import math
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from longflow.errors import UsageError
@@ -67,14 +68,12 @@ class Run:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.json."""
-        write_text(self.config_file, json.dumps(config, indent=2) + "\n")
+        write_json(self.config_file, config)
 
     def weights(self) -> dict[str, Tensor]:
         """Read model.safetensors."""
         if not self.weights_file.is_file():
-            raise UsageError(
-                f"{self} has no model.safetensors yet: its training was stopped before the first validation"
-            )
+            raise UsageError(f"{self} lacks model.safetensors (removed, or training stopped before a validation)")
         try:
             return load_file(self.weights_file)
         except SafetensorError as error:
@@ -83,14 +82,14 @@ class Run:
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Write model.safetensors."""
         contiguous = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        _atomically(self.weights_file, lambda f: save_file(contiguous, f.name))
+        _atomically(self.weights_file, lambda f: f.write(save(contiguous)))
 
     def checkpoint(self) -> dict[str, Any]:
         """Read the last checkpoint."""
         try:
             return torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
         except Exception as error:
-            said = str(error).splitlines()[0]
+            said = (str(error) or type(error).__name__).splitlines()[0]
             raise UsageError(f"{self.checkpoint_file} is damaged or no checkpoint of longflow ({said})") from error
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
@@ -107,12 +106,26 @@ class Run:
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         with self.metrics_file.open("a") as f:
-            f.write(json.dumps(record) + "\n")
+            f.write(json.dumps(finite(record), allow_nan=False) + "\n")
 
     def cut_metrics(self, step: int) -> None:
         """Drop the lines after `step`, which a resumed run will write again."""
         kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
         write_text(self.metrics_file, "".join(kept))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically; numbers that are not finite become null."""
+    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Return value with every number that is not finite, at any depth, as None: JSON has no word for them."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:
@@ -127,22 +140,16 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-        try:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as f:
             write(f)
             f.flush()
             os.fsync(f.fileno())
-            os.chmod(f.name, 0o666 & ~_umask())
-            os.replace(f.name, path)
-        except BaseException:
-            Path(f.name).unlink(missing_ok=True)
-            raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _read_json(path: Path) -> dict[str, Any]:

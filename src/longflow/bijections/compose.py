@@ -47,6 +47,7 @@ class Chain(Bijection):
 
     def trace(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         for part in self._bijections():
+            value = x
             for name, value in part.trace(x, context):
                 yield name, value
             x = value

@@ -20,7 +20,7 @@ Map = Callable[[Tensor, Theta], tuple[Tensor, Tensor]]
 class Elementwise(Bijection):
     """z_d = f(x_d; θ_d), with θ_d the context's numbers for the feature d.
 
-    The context has `parameters` times as many features as x, parameter by parameter (all first parameters, then
+    The context has `parameters_per_feature` times as many features as x, parameter by parameter (all first ones, then
     all second ones), the same space as x or ones, and the same batch as x or one.
     A leaf implements `ahead` and `back`, which return the value and the log-slope, of shapes that broadcast to x.
     """
@@ -188,8 +188,8 @@ class Standardise(Elementwise):
 
     def __init__(self, loc: Tensor | float, scale: Tensor | float) -> None:
         super().__init__()
-        self.register_buffer("loc", torch.as_tensor(loc, dtype=torch.get_default_dtype()))
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.get_default_dtype()))
+        self.register_buffer("loc", torch.as_tensor(loc, dtype=torch.get_default_dtype()).clone())
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.get_default_dtype()).clone())
         if not bool((self.scale > 0).all()):
             raise UsageError("Standardise expects positive scales; a feature that never varies has none")
 
@@ -210,17 +210,20 @@ class Learned(Adaptive, Bijection):
 
     `shape` is the shape of the parameters without the batch axis: (D,) for a vector, (C, 1, 1) for a number a
     channel. With `Scale` this is NICE's diagonal layer, with `Affine` what an ActNorm learns.
-    Parameters start at zero, hence `Shift`, `Scale` and `Affine` at the identity; `adapt` sets them from data.
+    Parameters start at zero, hence `Shift`, `Scale` and `Affine` at the identity; `adapt` sets them from data, to
+    features of the standard deviation `deviation`.
     """
 
-    def __init__(self, inner: Elementwise, shape: tuple[int, ...]) -> None:
+    def __init__(self, inner: Elementwise, shape: tuple[int, ...], *, deviation: float = 1.0) -> None:
         super().__init__()
         self.inner = inner
+        self.deviation = deviation
         self.theta = nn.Parameter(torch.zeros(1, inner.parameters_per_feature * shape[0], *shape[1:]))
 
     def adapt(self, x: Tensor) -> None:
+        mean, std = moments(x, self.theta.shape)
         parameters = self.theta.chunk(self.inner.parameters_per_feature, 1)
-        for parameter, value in zip(parameters, self.inner.standardising(*moments(x, self.theta.shape)), strict=True):
+        for parameter, value in zip(parameters, self.inner.standardising(mean, std / self.deviation), strict=True):
             parameter.copy_(value)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

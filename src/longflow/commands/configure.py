@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 import longflow
+from longflow.data import CATALOGUE as SETS
 from longflow.data import Dataset
 from longflow.errors import UsageError, choose
 from longflow.models import CATALOGUE
@@ -61,6 +62,8 @@ def configuration(
 ) -> dict[str, Any]:
     """Return all that determines the run, as config.json keeps it."""
     choose("model", name, CATALOGUE)
+    if not 0 <= settings.seed < 2**63:
+        raise UsageError(f"expected --seed of 0 to 2^63 - 1; {settings.seed} came")
     if settings.noise is not None and dataset.levels is None:
         raise UsageError("--noise expects data with levels; these are continuous")
     preprocess = settings.preprocess or ("standardise" if dataset.levels is None else "unit")
@@ -75,7 +78,7 @@ def configuration(
         "levels": dataset.levels,
         "preprocess": preprocess,
         "data": {
-            "spec": settings.data,
+            "spec": settings.data if settings.data in SETS else str(Path(settings.data).resolve()),
             "name": dataset.name,
             "quantised": settings.levels,
             "sha256": dataset.sha256,
@@ -88,6 +91,8 @@ def configuration(
         "steps": _steps(settings, per_epoch),
         "patience": settings.patience,
         "seed": settings.seed,
+        "device": settings.device,
+        "threads": settings.threads,
     }
 
 

@@ -1,6 +1,8 @@
 """Samples, reconstructions and interpolations, written as pictures, arrays or tables."""
 
+import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from longflow.errors import UsageError
 from longflow.models import load
 from longflow.runs import Run, write_bytes, write_text
 from longflow.training.device import prepare
+
+DRAWN_AT_ONCE = 1000
+MOST_NUMBERS = 10**9
 
 FORMATS = {"picture": (".png", ".npz"), "plane": (".png", ".csv", ".npz"), "table": (".csv", ".npz", ".png")}
 """What each kind of data can be written as; the first is the default."""
@@ -30,7 +35,7 @@ def sample(
     run: str,
     *,
     n: int = 64,
-    temperature: tuple[float, ...] = (0.8,),
+    temperature: tuple[float, ...] = (),
     label: int | None = None,
     seed: int = 0,
     out: str | None = None,
@@ -41,7 +46,7 @@ def sample(
     Args:
         run: A run directory.
         n: Number of samples, for each temperature.
-        temperature: One or more; they multiply the latent noise.
+        temperature: One or more; they multiply the latent noise. By default 0.8 for pictures, 1 for all else.
         label: Class, for class-conditional models.
         seed: Seed of the draws.
         out: File to write; by default a name under RUN/samples.
@@ -51,22 +56,28 @@ def sample(
     config = folder.config()
     if label is not None:
         raise UsageError(f"{folder} holds a model without classes; --label needs a class-conditional one")
-    if n < 1 or not temperature:
-        raise UsageError(f"expected -n >= 1 and a temperature; {n} and {temperature} came")
+    if n < 1:
+        raise UsageError(f"expected -n >= 1; {n} came")
+    temperature = temperature or ((0.8,) if kind_of(config) == "picture" else (1.0,))
+    if n * math.prod(config["shape"]) > MOST_NUMBERS:
+        raise UsageError(f"expected at most {MOST_NUMBERS // math.prod(config['shape']):,} samples; {n:,} came")
     name = "-".join(["sample", *(f"T{t:g}" for t in temperature), f"seed{seed}"])
     path = output_path(folder, config, name, out)
     drawn = {t: draw(model, n, t, seed) for t in temperature}
     if path.suffix == ".png" and kind_of(config) == "picture":
         write_bytes(path, pictures(drawn, config["levels"]))
+    elif len(drawn) > 1:
+        raise UsageError(f"expected one temperature for {path.suffix}; several are for pictures of images")
     else:
-        _write(path, np.concatenate(list(drawn.values())), config)
+        _write(path, drawn[temperature[0]], config)
     return {"out": str(path), "n": n, "temperature": list(temperature), "seed": seed}
 
 
 def draw(model: Flow | Dequantised, n: int, temperature: float, seed: int) -> np.ndarray:
     """Return n samples, (n, *shape), fixed by the seed."""
+    sizes = [min(DRAWN_AT_ONCE, n - done) for done in range(0, n, DRAWN_AT_ONCE)]
     with fixed_draws(seed), torch.inference_mode():
-        return model.sample(n, temperature=temperature).cpu().numpy()
+        return np.concatenate([model.sample(k, temperature=temperature).cpu().numpy() for k in sizes])
 
 
 def pictures(drawn: dict[float, np.ndarray], levels: int) -> bytes:
@@ -97,6 +108,8 @@ def reconstruct(
     """
     folder, model = open_model(run, device)
     config = folder.config()
+    if n < 1:
+        raise UsageError(f"expected -n >= 1; {n} came")
     rows = dataset_of(folder, data).split(split)[:n]
     path = output_path(folder, config, f"reconstruct-{split}", out)
     with torch.inference_mode():
@@ -147,6 +160,8 @@ def interpolate(
 
 def between(model: Flow | Dequantised, rows: np.ndarray, pairs: int, points: int, seed: int) -> np.ndarray:
     """Return decoded straight latent lines between random pairs of rows, (pairs, points, *shape)."""
+    if seed < 0:
+        raise UsageError(f"expected --seed >= 0; {seed} came")
     chosen = np.random.default_rng(seed).permutation(len(rows))[: 2 * pairs]
     with torch.inference_mode():
         z = torch.cat([model.encode(x) for x in batches_of(model, rows[chosen])])
@@ -164,11 +179,13 @@ def open_model(run: str, device: str) -> tuple[Run, Flow | Dequantised]:
 
 
 def output_path(run: Run, config: dict[str, Any], name: str, out: str | None) -> Path:
-    """Return where to write; raise UsageError where the suffix suits no way of writing this kind of data."""
+    """Return where to write; raise UsageError for a suffix that does not suit the data, or a table that exists."""
     allowed = FORMATS[kind_of(config)]
     path = Path(out) if out else run.samples / (name + allowed[0])
     if path.suffix not in allowed:
         raise UsageError(f"expected --out to end in {' or '.join(allowed)}; '{path.name}' came")
+    if out and path.suffix != ".png" and path.exists():
+        raise UsageError(f"{path} already exists; choose another --out")
     return path
 
 
@@ -179,7 +196,10 @@ def _write(path: Path, rows: np.ndarray, config: dict[str, Any]) -> None:
         np.savez_compressed(content, x=rows)
         write_bytes(path, content.getvalue())
     elif path.suffix == ".csv":
-        lines = [",".join(columns), *(",".join(f"{v:.9g}" for v in row) for row in rows.reshape(len(rows), -1))]
-        write_text(path, "\n".join(lines) + "\n")
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([f"{v:.9g}" for v in row] for row in rows.reshape(len(rows), -1))
+        write_text(path, lines.getvalue())
     else:
         write_bytes(path, figures.scatter(rows.reshape(len(rows), -1), columns=columns))

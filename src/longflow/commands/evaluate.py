@@ -79,19 +79,30 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
     own = config.get("data", {})
     chosen = spec or own.get("spec")
     if chosen is None:
-        raise UsageError(f"{run} names no data set; say which with --data")
+        raise UsageError(f"{run} names no data set; say which with --data, where the command has it")
     dataset = load_data(chosen, own.get("quantised"))
-    expected = (tuple(config["shape"]), config["levels"])
-    if (dataset.shape, dataset.levels) != expected:
-        raise UsageError(
-            f"{run} expects data of shape {expected[0]} and levels {expected[1]};"
-            f" '{chosen}' has shape {dataset.shape} and levels {dataset.levels}"
-        )
+    check_like(run, dataset.shape, dataset.levels, dataset.columns, chosen)
     if spec is None and dataset.sha256 != own["sha256"]:
         raise UsageError(
             f"'{chosen}' has changed since {run} was trained (sha256 {dataset.sha256[:12]}, not {own['sha256'][:12]})"
         )
     return dataset
+
+
+def check_like(
+    run: Run, shape: tuple[int, ...], levels: int | None, columns: tuple[str, ...] | None, name: str
+) -> None:
+    """Raise UsageError unless data of that shape, levels and columns are such as the run was trained on."""
+    config = run.config()
+    expected = (tuple(config["shape"]), config["levels"])
+    if (tuple(shape), levels) != expected:
+        raise UsageError(
+            f"{run} expects data of shape {expected[0]} and levels {expected[1]};"
+            f" '{name}' has shape {tuple(shape)} and levels {levels}"
+        )
+    own = config.get("data", {}).get("columns") or []
+    if own and columns is not None and list(columns) != own:
+        raise UsageError(f"{run} expects the columns {', '.join(own)}; {', '.join(columns)} came")
 
 
 def log_likelihoods(model: Flow | Dequantised, rows: np.ndarray, *, samples: int = 1, seed: int = 0) -> np.ndarray:
@@ -121,7 +132,10 @@ def batches_of(model: torch.nn.Module, rows: np.ndarray) -> Iterator[torch.Tenso
 @contextmanager
 def fixed_draws(seed: int) -> Iterator[None]:
     """Start torch's generators at `seed`; put them back afterwards."""
-    with torch.random.fork_rng():
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"expected a seed of 0 to 2^63 - 1; {seed} came")
+    used = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=used):
         torch.manual_seed(seed)
         yield
 

@@ -1,6 +1,6 @@
 """Filling in missing pixels by ascending the likelihood (NICE, section 5.2)."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path
 from longflow.commands.evaluate import Split, dataset_of, fixed_draws
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import Dequantised
 from longflow.errors import UsageError, choose
 from longflow.runs import write_bytes
 
@@ -60,7 +60,7 @@ def inpaint(
     with fixed_draws(seed):
         original = torch.as_tensor(rows).to(next(model.parameters()))
         hidden = hide(mask, original)
-        start, result = ascend(model, original, hidden, steps=steps, rate=rate)
+        start, result = ascend(cast(Dequantised, model), original, hidden, steps=steps, rate=rate)
     columns = [torch.where(hidden, (config["levels"] - 1) / 2, original), start, result, original]
     shown = np.stack([c.floor().clamp(0, config["levels"] - 1).cpu().numpy() for c in columns], 1)
     titles = ["observed", "start", "filled in", "original"]
@@ -95,9 +95,7 @@ def hide(mask: str, x: Tensor) -> Tensor:
     return hidden.expand_as(x)
 
 
-def ascend(
-    model: Flow | Dequantised, original: Tensor, hidden: Tensor, *, steps: int, rate: float
-) -> tuple[Tensor, Tensor]:
+def ascend(model: Dequantised, original: Tensor, hidden: Tensor, *, steps: int, rate: float) -> tuple[Tensor, Tensor]:
     """Ascend log p in the hidden pixels, from uniform noise, the observed pixels held; return start and result.
 
         x_H ← x_H + α_i (∂ log p(x) / ∂x_H + ε),  ε ~ N(0, I),  α_i = rate / (100 + i)
@@ -107,7 +105,7 @@ def ascend(
     width only bounces between the walls, so a smaller rate arrives in fewer steps. As the noise is multiplied by α_i
     and not by √(2 α_i) this finds a mode, it does not sample.
     """
-    levels = model.levels if isinstance(model, Dequantised) else 1
+    levels = model.levels
     held = (original + 0.5) / levels
     x = torch.where(hidden, torch.rand_like(held), held)
     start = x.clone()

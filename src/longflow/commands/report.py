@@ -1,6 +1,5 @@
 """The report of a run: final likelihood beside two models without learning, and the pictures a reader wants to see."""
 
-import json
 from math import prod
 from typing import Any
 
@@ -16,14 +15,20 @@ from longflow.data import Dataset
 from longflow.distributions import Dequantised, Flow
 from longflow.models import CATALOGUE, load
 from longflow.report import Picture, Section, page
-from longflow.runs import Run, write_bytes, write_text
+from longflow.runs import Run, write_bytes, write_json, write_text
 from longflow.training.device import prepare
 
-TEMPERATURES = (0.5, 0.7, 0.85, 1.0)
+TEMPERATURES = (0.7, 0.85, 1.0)
+SHOWN = 16
 GAUSSIAN_DIMS = 3072
 """Largest number of dimensions for which the full-covariance Gaussian is fitted."""
 
+LARGEST_CONDITION = 1e10
+"""Of a correlation matrix; beyond it the columns are collinear to the rounding of the stored float32."""
+
 PLANE_CELLS = 300
+FEWEST_DIMS = 8
+"""Of a spectrum that is worth a picture."""
 
 
 def report(run: str, *, device: str = "auto") -> dict[str, Any]:
@@ -38,7 +43,7 @@ def report(run: str, *, device: str = "auto") -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "baselines": baselines(dataset),
     }
-    write_text(folder.report_file, json.dumps(result, indent=2) + "\n")
+    write_json(folder.report_file, result)
     sections = [_likelihood(folder, result), *_pictures(folder, model, dataset), _how(config)]
     for section in sections:
         for picture, name in zip(section.pictures, _names(section), strict=True):
@@ -58,7 +63,7 @@ def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
     """Return test bits/dim and standard error of models without learning, in the units of the flow's."""
     train, test = dataset.split("train"), dataset.split("test")
     found: dict[str, np.ndarray] = {}
-    if dataset.dims <= GAUSSIAN_DIMS:
+    if dataset.dims <= GAUSSIAN_DIMS and (dataset.levels is not None or _is_full_rank(train)):
         found["Gaussian"] = gaussian_bits(train, test, dequantised=dataset.levels is not None)
     if dataset.levels is not None:
         found["histogram per dimension"] = histogram_bits(train, test, dataset.levels)
@@ -66,6 +71,14 @@ def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
         name: {"bits_per_dim": float(bits.mean()), "stderr_bits_per_dim": standard_error(bits)}
         for name, bits in found.items()
     }
+
+
+def _is_full_rank(rows: np.ndarray) -> bool:
+    """Return whether a Gaussian fitted to continuous rows has a density: more rows than features, none collinear."""
+    flat = rows.reshape(len(rows), -1).astype(np.float64)
+    if len(flat) <= flat.shape[1]:
+        return False
+    return bool(np.linalg.cond(np.corrcoef(flat, rowvar=False)) < LARGEST_CONDITION)
 
 
 def _highlights(result: dict[str, Any]) -> dict[str, str]:
@@ -78,9 +91,10 @@ def _highlights(result: dict[str, Any]) -> dict[str, str]:
 def _facts(config: dict[str, Any], dataset: Dataset, result: dict[str, Any]) -> dict[str, object]:
     return {
         "model": config["model"],
-        "options": ", ".join(f"{k} {v}" for k, v in config["options"].items()),
+        "options": ", ".join(f"{k} {v}" for k, v in config["options"].items() if v is not None),
         "parameters": f"{result['parameters']:,}",
-        "data": dataset.describe(),
+        "data": f"{dataset.name}: " + ", ".join(f"{size:,} {split}" for split, size in dataset.sizes.items()),
+        "shape and levels": f"{'×'.join(map(str, dataset.shape))}, {dataset.levels or 'continuous'}",
         "data sha256": dataset.sha256,
         "preprocessing": config["preprocess"],
         "likelihood": _convention(result),
@@ -141,10 +155,12 @@ def _pictures(run: Run, model: Flow | Dequantised, dataset: Dataset) -> list[Sec
 
 def _image_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
     levels, test = dataset.levels or 256, dataset.split("test")
-    samples = {t: draw(model, 25, t, seed=0) for t in TEMPERATURES}
+    samples = {t: draw(model, SHOWN, t, seed=0) for t in TEMPERATURES}
     with torch.inference_mode():
         back = np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, test[:10])])
     both = np.stack([test[:10], back])
+    pairs = min(6, len(test) // 2)
+    lines = [figures.strips(between(model, test, pairs, 11, 0), levels=levels)] if pairs else []
     return [
         Section(
             title="Samples",
@@ -160,9 +176,7 @@ def _image_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section
         Section(
             title="Interpolation",
             text="Straight lines between the latents of two test pictures, decoded: the ends are data.",
-            pictures=(
-                Picture(png=figures.strips(between(model, test, 6, 11, 0), levels=levels), caption="Six pairs."),
-            ),
+            pictures=[Picture(png=png, caption="Random pairs of the test data.") for png in lines],
         ),
         Section(
             title="Reconstruction",
@@ -201,10 +215,13 @@ def _plane_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section
             title="Density",
             text="The density that the flow has learnt, and what it dreams.",
             pictures=(
-                Picture(png=figures.density(heat, extent=extent), caption="p(x), of integral 1 over the whole plane."),
+                Picture(
+                    png=figures.density(heat, extent=extent, columns=dataset.columns or ("x1", "x2")),
+                    caption="p(x), of integral 1 over the whole plane.",
+                ),
                 Picture(
                     png=figures.scatter(drawn, columns=dataset.columns or (), reference=test[:2000]),
-                    caption="Samples at temperature 1 over test data.",
+                    caption="Test data, and samples at temperature 1.",
                 ),
             ),
         ),
@@ -228,7 +245,7 @@ def _table_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section
     return [
         Section(
             title="Samples",
-            text="Draws at temperature 1 over test data.",
+            text="Draws at temperature 1, beside test data.",
             pictures=(Picture(png=picture, caption="The first columns."),),
         )
     ]
@@ -237,14 +254,14 @@ def _table_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section
 def _spectrum(model: Flow | Dequantised) -> list[Section]:
     """Show σ_d = exp(-s_d) of the last learned scale, where the model has one (NICE)."""
     layers = [m for m in model.modules() if isinstance(m, Learned) and isinstance(m.inner, Scale)]
-    if not layers:
+    if not layers or model.dims < FEWEST_DIMS:
         return []
     sigma = (-layers[-1].theta.detach()).exp().cpu().double().numpy().ravel()
     return [
         Section(
             title="Which dimensions matter",
             text="The scale layer multiplies each latent dimension by 1/σ. A dimension of small σ hardly varies in the "
-            "data: its part of the manifold has collapsed, and it carries little but noise (细水长flow, NICE).",
+            "data: its part of the manifold has collapsed, and it carries little but noise (Su Jianlin, on NICE).",
             pictures=(Picture(png=figures.spectrum(sigma, shape=model.shape), caption="Spectrum of the scale layer."),),
         )
     ]

@@ -1,6 +1,7 @@
 """Training a model on a data set, from nothing to a run directory with a report."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -23,7 +24,7 @@ from longflow.objectives import MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.runs import Run
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
-from longflow.training.processes import processes, stopping
+from longflow.training.processes import agreed, anywhere, processes, stopping
 from longflow.units import bits_per_dim
 
 ADAPT_ROWS = 2048
@@ -52,7 +53,8 @@ def train_run(name: str, settings: Settings, recipe: Recipe, options: Mapping[st
     model = assemble(config)
     fit_units(model, dataset)
     with processes(device) as rank:
-        run = _open(config, settings, rank)
+        run = Run(settings.out or default_out(name, settings.data))
+        agreed(rank, lambda: _open(run, config, resume=settings.resume))
         trainer = Trainer(run, config, dataset, model.to(device), rank)
         if settings.resume and run.checkpoint_file.is_file():
             trainer.take_up()
@@ -62,35 +64,40 @@ def train_run(name: str, settings: Settings, recipe: Recipe, options: Mapping[st
     return run
 
 
-def _open(config: dict[str, Any], settings: Settings, rank: int) -> Run:
-    out = settings.out or default_out(config["model"], settings.data)
-    if settings.resume:
-        run = Run.open(out)
-        _same(run, config)
-    elif rank == 0:
-        run = Run.create(out)
-        run.write_config(config)
-    return Run(out)
+def _open(run: Run, config: dict[str, Any], *, resume: bool) -> None:
+    if resume:
+        _same(Run.open(run.path), config)
+    else:
+        Run.create(run.path).write_config(config)
 
 
 def _same(run: Run, config: dict[str, Any]) -> None:
-    """Raise UsageError where a resumed run was started otherwise; more (or fewer) steps are written to config.json."""
+    """Raise UsageError where a resumed run was started otherwise, but for the number of steps."""
     saved = run.config()
-    for key in ("model", "options", "data", "levels", "preprocess", "noise", "adapt", "recipe", "patience", "seed"):
-        if saved.get(key) != config[key]:
-            raise UsageError(f"{run} was trained with {key} {saved.get(key)}; {config[key]} came with --resume")
-    if saved["steps"] != config["steps"]:
-        run.write_config({**saved, "steps": config["steps"]})
+    if "recipe" not in saved:
+        raise UsageError(f"{run} holds a model that was not trained here: there is nothing to resume")
+    for part in ("options", "recipe", "data"):
+        saved, config = {**saved, **saved[part]}, {**config, **config[part]}
+    fixed = ("model", *saved["options"], "spec", "sha256", "levels", "preprocess", "noise", "adapt")
+    for key in (*fixed, *saved["recipe"], "patience", "seed"):
+        if saved.get(key) != config.get(key):
+            raise UsageError(f"{run} was trained with {key} {saved.get(key)}; {config.get(key)} came with --resume")
+    if not run.checkpoint_file.is_file():
+        if run.report_file.is_file():
+            raise UsageError(f"{run} is finished and its checkpoint is gone: there is nothing to go on from")
+        print(f"longflow: {run} stopped before its first checkpoint: it starts again", file=sys.stderr)
 
 
 def fit_units(model: Flow | Dequantised, dataset: Dataset) -> None:
-    """Set the mean and standard deviation of a first standardising layer from the training rows."""
+    """Set the mean and deviation of a first standardising layer from the training rows (and their dequantisation)."""
+    noise = (0.0, 0.0) if dataset.levels is None else (1 / 2, 1 / 12)
     layers = [m for m in model.modules() if isinstance(m, Standardise) and m.loc.dim() > 0]
     for layer in layers:
         rows = dataset.split("train").astype(np.float64)
         axes = (0, *range(2, rows.ndim))
-        layer.loc.copy_(torch.from_numpy(rows.mean(axes)).reshape(layer.loc.shape))
-        layer.scale.copy_(torch.from_numpy(rows.std(axes)).reshape(layer.scale.shape))
+        mean, std = rows.mean(axes) + noise[0], np.sqrt(rows.var(axes) + noise[1])
+        layer.loc.copy_(torch.from_numpy(mean).reshape(layer.loc.shape))
+        layer.scale.copy_(torch.from_numpy(std).reshape(layer.scale.shape))
 
 
 class Trainer:
@@ -108,27 +115,39 @@ class Trainer:
         self.batches = Batches(rows, None, self.recipe.batch, config["seed"], rank=rank, world=world)
         epochs = math.ceil(STEPS_BETWEEN_VALIDATIONS / self.batches.steps_per_epoch)
         self.interval = epochs * self.batches.steps_per_epoch
-        self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": [], "seconds": 0.0}
+        self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": []}
         torch.manual_seed(config["seed"] + rank)
 
     def begin(self) -> None:
         """Start a new run (or one that stopped before its first checkpoint) from fresh weights."""
-        self.run.cut_metrics(0)
+        if self.rank == 0:
+            self.run.cut_metrics(0)
         if self.config["adapt"]:
             with fixed_draws(self.config["seed"]):
                 adapt(self.state.model, self._first_rows())
                 self.state = State(self.state.model, self.objective, self.recipe)
 
     def _first_rows(self) -> Tensor:
-        rows = self.batches.rows[: max(ADAPT_ROWS, self.recipe.batch)]
+        rows = self.batches.rows[torch.randperm(len(self.batches.rows))[:ADAPT_ROWS]]
         return rows.to(next(self.state.model.parameters()))
 
     def take_up(self) -> None:
         """Go on from the last checkpoint."""
         saved = self.run.checkpoint()
-        self.state.load_state_dict(saved["state"])
-        self.log = saved["log"]
-        self.run.cut_metrics(self.state.step)
+        try:
+            self.state.load_state_dict(saved["state"])
+            self.log = dict(saved["log"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            what = f"{self.run.checkpoint_file} is not a checkpoint of this run"
+            raise UsageError(f"{what} ({(str(error) or repr(error)).splitlines()[0]})") from error
+        if self.config["steps"] < self.state.step:
+            raise UsageError(f"{self.run} has done {self.state.step} steps already; {self.config['steps']} came")
+        if self.rank == 0:
+            self.run.write_config({**self.run.config(), "steps": self.config["steps"]})
+            self.run.cut_metrics(self.state.step)
+        else:
+            key = np.random.SeedSequence((self.config["seed"], self.rank, self.state.step))
+            torch.manual_seed(int(key.generate_state(1)[0]))
 
     def go(self) -> None:
         """Train to the end, to a stop by patience, or to an interruption."""
@@ -143,12 +162,13 @@ class Trainer:
                 if progress.step % self.interval == 0 or last:
                     bar.validated(self._validate(progress, bar.rate()))
                     last = last or self._stale()
-                if asked or last or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                stop = anywhere(bool(asked))
+                if stop or last or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                     self._save()
                     saved = time.monotonic()
                 if last:
                     return
-                if asked:
+                if stop:
                     raise Interrupted(self.run, progress.step, steps)
 
     def _steps(self, steps: int) -> Iterator[Progress]:

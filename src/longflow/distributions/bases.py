@@ -17,6 +17,7 @@ class StandardNormal(Noise):
     """N(0, I): log p(z) = -½ Σ (z² + log 2π)."""
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.check_events(x, context)
         return total(-0.5 * x.square()) - self.dims * HALF_LOG_2PI
 
     def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
@@ -31,7 +32,10 @@ class StandardNormal(Noise):
 class StandardLogistic(Noise):
     """Independent logistic: log p(z) = -Σ (softplus(z) + softplus(-z)) (NICE, eq. 12). Standard deviation π/√3."""
 
+    deviation = math.pi / math.sqrt(3)
+
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.check_events(x, context)
         return -total(x + 2 * F.softplus(-x))
 
     def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
@@ -56,6 +60,7 @@ class Uniform(Noise):
         self.low, self.high = low, high
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.check_events(x, context)
         inside = ((x >= self.low) & (x <= self.high)).flatten(1).all(1)
         density = x.new_full((len(x),), -self.dims * math.log(self.high - self.low))
         return torch.where(inside, density, -math.inf)
@@ -80,6 +85,7 @@ class DiagonalNormal(Noise):
         self.log_scale = nn.Parameter(torch.zeros(shape))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.check_events(x, context)
         standard = (x - self.loc) * (-self.log_scale).exp()
         return total(-0.5 * standard.square() - self.log_scale) - self.dims * HALF_LOG_2PI
 
@@ -106,6 +112,7 @@ class GaussianMixture(Noise):
         self.log_scale = nn.Parameter(torch.zeros(components, *shape))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.check_events(x, context)
         standard = (x.unsqueeze(1) - self.loc) * (-self.log_scale).exp()
         inner = (-0.5 * standard.square() - self.log_scale).flatten(2).sum(2)
         return torch.logsumexp(inner + self.logits.log_softmax(0), 1) - self.dims * HALF_LOG_2PI

@@ -82,7 +82,13 @@ class Distribution(nn.Module, ABC):
         """Raise UsageError unless x and the context have the shapes that this distribution takes."""
         if tuple(x.shape[1:]) != self.shape:
             raise UsageError(f"expected events of shape (B, {_listed(self.shape)}); {tuple(x.shape)} came")
+        if x.dtype != self.dtype(x):
+            raise UsageError(f"expected events of {self.dtype(x)}, as the model's; {x.dtype} came")
         self.check_context(len(x), context)
+
+    def dtype(self, x: Tensor) -> torch.dtype:
+        """Return the floating-point type of the model, or that of x where the model has no parameters."""
+        return next((p.dtype for p in self.parameters()), x.dtype if x.is_floating_point() else torch.float32)
 
     def check_draw(self, n: int, context: Tensor | None, temperature: float) -> None:
         """Raise UsageError unless n, the context and the temperature can be sampled with."""
@@ -112,6 +118,8 @@ class Noise(Distribution):
     """A base density: it knows its dtype and device, which its samples have."""
 
     anchor: Tensor
+    deviation: float = 1.0
+    """The standard deviation of each number at the start of training."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -122,9 +130,9 @@ class Noise(Distribution):
         return f"{self.shape}"
 
     def uniform(self, n: int) -> Tensor:
-        """Draw from U(0, 1) strictly inside the interval, of shape (n, *shape)."""
-        tiny = torch.finfo(self.anchor.dtype).tiny
-        return torch.rand(n, *self.shape, dtype=self.anchor.dtype, device=self.anchor.device).clamp_min(tiny)
+        """Draw from U(0, 1), of shape (n, *shape); a zero becomes half of the least other draw, not an outlier."""
+        least = torch.finfo(self.anchor.dtype).eps / 4
+        return torch.rand(n, *self.shape, dtype=self.anchor.dtype, device=self.anchor.device).clamp_min(least)
 
     def normal(self, n: int) -> Tensor:
         """Draw from N(0, 1), of shape (n, *shape)."""

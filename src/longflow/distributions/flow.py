@@ -71,12 +71,11 @@ class Dequantised(Distribution):
 
         P(x) = ∫ p(x + u) du over u in [0, 1)^D  ≥  exp E log p(x + u)   (Theis, van den Oord & Bethge 2016, eq. 4)
 
-    `log_prob` is log p(x + u) with one draw of u: on average a lower bound of log P(x), in nats. It draws from
-    torch's generator. `bound` tightens it by importance samples.
+    `log_prob` is log p(x + u) with one draw of u from torch's generator: random, and on average a lower bound of
+    log P(x), in nats. `bound` tightens it by importance samples. Levels may be of any number type.
     `sample` returns whole levels; the density's mass outside [0, L) goes to the nearest level.
     """
 
-    likelihood: Likelihood = "lower bound"
     dequantiser = "uniform"
 
     def __init__(self, density: Flow, levels: int) -> None:
@@ -85,6 +84,7 @@ class Dequantised(Distribution):
             raise UsageError(f"dequantisation expects at least 2 levels; {levels} came")
         self.density = density
         self.levels = levels
+        self.likelihood: Likelihood = "lower bound" if density.likelihood == "exact" else "estimate"
         self.shape = density.shape
         self.context_shape = density.context_shape
 
@@ -94,7 +94,8 @@ class Dequantised(Distribution):
         return self.density.base
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.density.log_prob(x + torch.rand_like(x), context)
+        y = x.to(self.dtype(x))
+        return self.density.log_prob(y + torch.rand_like(y), context)
 
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
         """Return log (1/K) Σ_k p(x + u_k), of shape (B,): a bound that tightens with K (Burda et al. 2016)."""
@@ -108,7 +109,7 @@ class Dequantised(Distribution):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map levels x, taken at the middle of their bins, to latent z."""
-        return self.density.encode(x + 0.5, context)
+        return self.density.encode(x.to(self.dtype(x)) + 0.5, context)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latent z to levels."""

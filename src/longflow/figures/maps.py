@@ -1,24 +1,31 @@
 """Pictures of functions of the plane: a density as heat, a map as a warped grid."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.collections import LineCollection
 
 from longflow.errors import UsageError
-from longflow.figures.plane import Extent, check_points, dots, hues, inside, square_frame
+from longflow.figures.plane import Extent, box, check_points, dots, framed, hues, inside, set_frame
 from longflow.figures.style import (
     CYCLIC,
+    FAINT,
     SEQUENTIAL,
     WARM,
     Array,
     dress,
     dress_colorbar,
-    few_ticks,
     sheet,
     to_png,
 )
+from longflow.figures.ticks import ticks
+
+LONGEST = 3.1  # inches of the longer side of a density
 
 
-def density(log_prob: Array, *, extent: Extent, samples: Array | None = None) -> bytes:
+def density(
+    log_prob: Array, *, extent: Extent, samples: Array | None = None, columns: Sequence[str] = ("x1", "x2")
+) -> bytes:
     """Draw exp(log_prob) as a heat map, with the mass inside the frame: about 1 for a normalised density.
 
     Args:
@@ -26,27 +33,31 @@ def density(log_prob: Array, *, extent: Extent, samples: Array | None = None) ->
             density 0; nan and +inf are errors of the model and are drawn in a colour of their own, and counted.
         extent: (x_min, x_max, y_min, y_max), the outer edges of the grid.
         samples: (N, 2), drawn on top; those outside the frame are left out.
+        columns: names of the two axes.
 
     Returns:
         A PNG.
 
     Raises:
-        UsageError: if a shape is wrong or the extent is empty.
+        UsageError: if a shape is wrong, the extent is empty or there are not two names.
     """
-    _check_density(log_prob, extent)
+    _check_density(log_prob, extent, columns)
     broken = np.isnan(log_prob) | np.isposinf(log_prob)
     # A float's exponential ends near exp(709); without the bound one cell would overflow.
     heat = np.ma.masked_array(np.exp(np.minimum(np.where(broken, -np.inf, log_prob), 700.0)), broken)
-    figure = sheet(4.6, 3.8)
-    axes = dress(figure.subplots(), title=_mass(heat, extent, int(broken.sum())))
+    width, height = box(extent, LONGEST)
+    figure = sheet(width + 1.4, height + 0.75)
+    axes = dress(figure.subplots(), title=_mass(heat, extent, int(broken.sum())).replace("; ", "\n"))
     image = axes.imshow(heat, extent=extent, origin="lower", cmap=SEQUENTIAL, vmin=0, vmax=_bright(heat))
-    axes.spines[:].set_visible(False)
-    few_ticks(axes, at_most=6)
-    dress_colorbar(figure.colorbar(image, ax=axes, shrink=0.8, extend="max"), "density")
+    axes.spines[:].set(visible=True, color=FAINT)
+    bar = figure.colorbar(image, cax=axes.inset_axes((1.04, 0, 0.06 * LONGEST / width, 1)), extend="max")
+    places, texts, unit = ticks(0.0, _bright(heat), at_most=6)
+    bar.set_ticks(places.tolist(), labels=texts)
+    dress_colorbar(bar, f"density {unit}".strip())
     if samples is not None:
         check_points(samples)
         dots(axes, samples[inside(samples, extent)], WARM, alpha=0.7)
-        axes.set(xlim=extent[:2], ylim=extent[2:])
+    set_frame(axes, extent, LONGEST, names=(columns[0], columns[1]))
     return to_png(figure)
 
 
@@ -81,19 +92,21 @@ def warped_grid(before: Array, after: Array, *, names: tuple[str, str] = ("data 
     if before.ndim != 3 or before.shape[1] < 2 or before.shape[2] != 2 or before.shape != after.shape:
         raise UsageError(f"expected two arrays of shape (L, P, 2), got {before.shape} and {after.shape}")
     turns = hues(before.reshape(-1, 2)).reshape(before.shape[:2])[:, 1:].ravel()
-    figure = sheet(6.6, 3.4)
+    figure = sheet(6.6, 3.6)
     for axes, lines, name in zip(figure.subplots(1, 2), (before, after), names, strict=True):
         pieces = np.stack([lines[:, :-1], lines[:, 1:]], axis=2).reshape(-1, 2, 2)
-        square_frame(dress(axes, title=name), lines.reshape(-1, 2))
+        set_frame(dress(axes, title=name), framed(lines.reshape(-1, 2)), 2.8)
         axes.add_collection(LineCollection(list(pieces), colors=CYCLIC(turns), linewidths=0.9))
     return to_png(figure)
 
 
-def _check_density(log_prob: Array, extent: Extent) -> None:
+def _check_density(log_prob: Array, extent: Extent, columns: Sequence[str]) -> None:
     if log_prob.ndim != 2 or log_prob.size == 0:
         raise UsageError(f"expected log-densities of shape (H, W), got {log_prob.shape}")
     if not (extent[0] < extent[1] and extent[2] < extent[3]):
         raise UsageError(f"expected an extent (x_min, x_max, y_min, y_max) that is not empty, got {extent}")
+    if len(columns) != 2:
+        raise UsageError(f"expected 2 column names, got {len(columns)}")
 
 
 def _mass(heat: np.ma.MaskedArray, extent: Extent, broken: int) -> str:

@@ -4,9 +4,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from longflow.errors import UsageError
-from longflow.figures.style import Array, few_ticks, note
+from longflow.figures.style import Array, note
+from longflow.figures.ticks import rule
 
 Extent = tuple[float, float, float, float]  # x_min, x_max, y_min, y_max
+
+FLATTEST = 0.5  # height of a tight frame over its width; its inverse bounds the tallest
+UNLIKE = 12.0  # from this ratio of two columns' widths on, they count as different units
 
 
 def check_points(points: Array) -> None:
@@ -21,14 +25,14 @@ def span(values: Array) -> tuple[float, float]:
     One exploding value must not squeeze all others into a dot: what lies further from the central 98 % than
     its own width is left out. Non-finite values are ignored; without any finite one the limits are -1 and 1.
     """
-    finite = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)].astype(np.float64)
     if finite.size == 0:
         return -1.0, 1.0
     inner_low, inner_high = np.quantile(finite, (0.01, 0.99))
     width = inner_high - inner_low
     kept = finite[(finite >= inner_low - width) & (finite <= inner_high + width)]
     low, high = float(kept.min()), float(kept.max())
-    margin = 0.05 * (high - low) or 0.5 * max(1.0, abs(high))
+    margin = 0.05 * (high - low) or 0.5 * (abs(high) or 1.0)
     return low - margin, high + margin
 
 
@@ -52,14 +56,33 @@ def hues(points: Array) -> Array:
     return np.arctan2(y - centre[1], x - centre[0]) / (2 * np.pi) + 0.5
 
 
-def square_frame(axes: Axes, points: Array) -> Extent:
-    """Frame points (N, 2) by a square with equal units on both axes, and return its edges."""
+def framed(points: Array, *, flattest: float = 1.0) -> Extent:
+    """Return a frame around points (N, 2), its shorter side at least `flattest` of the longer: 1 for a square.
+
+    Columns of quite different widths, such as kelvins and pascals, keep their own: equal units would hide one.
+    """
     (left, right), (low, high) = span(points[:, 0]), span(points[:, 1])
-    half = max(right - left, high - low) / 2
+    width, height = right - left, high - low
+    if max(width, height) > UNLIKE * min(width, height):
+        return left, right, low, high
+    wide, tall = max(width, flattest * height) / 2, max(height, flattest * width) / 2
     x, y = (left + right) / 2, (low + high) / 2
-    axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), aspect="equal")
-    few_ticks(axes)
-    return x - half, x + half, y - half, y + half
+    return x - wide, x + wide, y - tall, y + tall
+
+
+def box(extent: Extent, longest: float) -> tuple[float, float]:
+    """Return width and height in inches of axes with equal units, or of a square if those would be a strip."""
+    width, height = extent[1] - extent[0], extent[3] - extent[2]
+    if min(width, height) < 0.9 * FLATTEST * max(width, height):
+        return longest, longest
+    return longest * min(1.0, width / height), longest * min(1.0, height / width)
+
+
+def set_frame(axes: Axes, extent: Extent, longest: float, *, names: tuple[str, str] = ("", "")) -> None:
+    """Frame axes of at most `longest` inches by `extent`, with few ticks, and with equal units where sensible."""
+    width, height = box(extent, longest)
+    axes.set(aspect="auto", box_aspect=height / width)
+    rule(axes, np.reshape(extent, (2, 2)), names, room=width, at_most=7 if longest > 2 else 3)
 
 
 def cloud(axes: Axes, points: Array, colours: Array, extent: Extent) -> None:

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -45,12 +44,6 @@ def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> Axes:
     axes.set_xlabel(x, fontsize=SMALL, color=MUTED)
     axes.set_ylabel(y, fontsize=SMALL, color=MUTED)
     return axes
-
-
-def few_ticks(axes: Axes, *, at_most: int = 4) -> None:
-    """Keep at most about `at_most` ticks on either axis, so that small panels stay readable."""
-    axes.xaxis.set_major_locator(MaxNLocator(at_most, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(at_most, steps=[1, 2, 5, 10]))
 
 
 def note(axes: Axes, text: str, *, row: int = 0) -> None:

@@ -1,7 +1,7 @@
 """The catalogue: a literal dictionary from a name to a builder. A builder's keyword-only arguments are its options."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +47,9 @@ def build(name: str, shape: tuple[int, ...], *, preset: str | None = None, **opt
     Raises UsageError for an unknown name, preset, option or value, naming the nearest valid one.
     """
     model = CATALOGUE[choose("model", name, CATALOGUE)]
-    shape = tuple(int(n) for n in shape)
-    if not shape or min(shape) < 1:
-        raise UsageError(f"expected a shape of positive sizes; {shape} came")
+    if not isinstance(shape, Sequence) or not shape or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise UsageError(f"expected a shape, a tuple of positive whole numbers; {shape!r} came")
+    shape = tuple(shape)
     resolved = model.resolve(preset, options)
     flow = model.builder(shape, **resolved)
     flow.config = {"model": name, "options": resolved, "shape": list(shape), "preprocess": "none", "levels": None}

@@ -29,6 +29,7 @@ from longflow.bijections import (
 from longflow.bijections.memory import Memory
 from longflow.distributions import Flow, StandardNormal
 from longflow.errors import UsageError, choose
+from longflow.models.checks import at_least
 from longflow.nets import MLP, ConvNet, ZeroConv
 
 COUPLINGS: dict[str, Callable[[], Shift | Affine]] = {
@@ -86,7 +87,7 @@ def glow(
         memory: What the gradient keeps: everything, each step's input, or (reversible) the end of each scale only.
         context: Features of a context vector that the conditioners see; 0 for none.
     """
-    _check(shape, depth, width, context)
+    _check(shape, scales, depth, width, context)
     transform = COUPLINGS[choose("coupling", coupling, COUPLINGS)]
     mix = MIXINGS[choose("mixing", mixing, MIXINGS)]
     space = tuple([1] * (len(shape) - 1))
@@ -124,9 +125,8 @@ def _scales(shape: tuple[int, ...], asked: int | None) -> int:
     return chosen
 
 
-def _check(shape: tuple[int, ...], depth: int, width: int, context: int) -> None:
+def _check(shape: tuple[int, ...], scales: int | None, depth: int, width: int, context: int) -> None:
     if len(shape) not in (1, 3) or math.prod(shape) < 2:
         raise UsageError(f"glow expects events of shape (D,), D >= 2, or (C, H, W); {shape} came")
-    for name, value, least in (("depth", depth, 1), ("width", width, 1), ("context", context, 0)):
-        if value < least:
-            raise UsageError(f"glow expects {name} >= {least}; {value} came")
+    at_least("glow", 1, depth=depth, width=width, scales=scales)
+    at_least("glow", 0, context=context)

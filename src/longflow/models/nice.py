@@ -20,16 +20,18 @@ from longflow.bijections import (
 )
 from longflow.distributions import Flow, StandardLogistic, StandardNormal
 from longflow.errors import UsageError, choose
+from longflow.models.checks import at_least
 from longflow.nets import MLP
 
 PRIORS = {"logistic": StandardLogistic, "normal": StandardNormal}
 PARTITIONS = {"interleaved": Interleave, "halves": Halves}
 DIRECTIONS: dict[str, Callable[[], Bijection]] = {"adds": Shift, "subtracts": lambda: Inverse(Shift())}
 LASTS = ("linear", "relu")
+INITS = ("torch", "glorot")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "essay": {"prior": "normal", "last": "relu", "encoder": "subtracts"},
+    "essay": {"prior": "normal", "last": "relu", "init": "glorot", "encoder": "subtracts"},
     "digits": {"couplings": 8, "hidden": 256, "depth": 2, "dropout": 0.2},
 }
 
@@ -43,6 +45,7 @@ def nice(
     depth: int = 5,
     partition: Literal["interleaved", "halves"] = "interleaved",
     last: Literal["linear", "relu"] = "linear",
+    init: Literal["torch", "glorot"] = "torch",
     encoder: Literal["adds", "subtracts"] = "adds",
     dropout: float = 0.0,
     context: int = 0,
@@ -61,6 +64,7 @@ def nice(
         depth: Hidden layers of a conditioner.
         partition: Halves of even and odd dimensions, or the first and the second half.
         last: Output layer of a conditioner.
+        init: How a conditioner's hidden layers start.
         encoder: Whether the encoder adds or subtracts the conditioner's output.
         dropout: Share of hidden units dropped in training.
         context: Features of a context vector that the conditioners see; 0 for none.
@@ -72,14 +76,22 @@ def nice(
     transform = DIRECTIONS[choose("encoder", encoder, DIRECTIONS)]
     base = PRIORS[choose("prior", prior, PRIORS)]
     choose("last layer", last, LASTS)
+    choose("init", init, INITS)
 
     def coupling(k: int) -> Bijection:
         conditioner = MLP(
-            dims // 2, dims - dims // 2, hidden=width, depth=depth, last=last, dropout=dropout, context=context
+            dims // 2,
+            dims - dims // 2,
+            hidden=width,
+            depth=depth,
+            last=last,
+            init=init,
+            dropout=dropout,
+            context=context,
         )
         return Under(view(k % 2), Coupling(transform(), conditioner))
 
-    chain = Chain(*map(coupling, range(couplings)), Learned(Scale(), (dims,)))
+    chain = Chain(*map(coupling, range(couplings)), Learned(Scale(), (dims,), deviation=base.deviation))
     vector = len(shape) == 1
     return Flow(chain if vector else Under(Flatten(shape), chain), base(shape), (context,) if context else None)
 
@@ -87,13 +99,7 @@ def nice(
 def _check(dims: int, couplings: int, hidden: int | None, depth: int, dropout: float, context: int) -> None:
     if dims < 2:
         raise UsageError(f"nice expects events of at least 2 numbers; {dims} came")
-    for name, value, least in (
-        ("couplings", couplings, 1),
-        ("hidden", 1 if hidden is None else hidden, 1),
-        ("depth", depth, 1),
-        ("context", context, 0),
-    ):
-        if value < least:
-            raise UsageError(f"nice expects {name} >= {least}; {value} came")
+    at_least("nice", 1, couplings=couplings, hidden=hidden, depth=depth)
+    at_least("nice", 0, context=context)
     if not 0 <= dropout < 1:
         raise UsageError(f"nice expects 0 <= dropout < 1; {dropout} came")

@@ -11,8 +11,8 @@ class MLP(nn.Module):
     """`depth` hidden layers of `hidden` rectified units, then a linear or rectified output.
 
     Maps (B, features_in) to (B, features_out). A context of shape (B, context) is appended to the input.
-    A linear output starts at zero, so that a coupling starts at the identity; a rectified one starts at Glorot's
-    uniform values, as at zero it would never learn.
+    Hidden layers start at torch's uniform values or at Glorot's, which are larger. A linear output starts at zero, so
+    that a coupling starts at the identity; a rectified one starts at Glorot's values, as at zero it would never learn.
     """
 
     def __init__(
@@ -23,6 +23,7 @@ class MLP(nn.Module):
         hidden: int,
         depth: int,
         last: Literal["linear", "relu"] = "linear",
+        init: Literal["torch", "glorot"] = "torch",
         dropout: float = 0.0,
         context: int = 0,
     ) -> None:
@@ -31,7 +32,11 @@ class MLP(nn.Module):
         widths = [features_in + context, *[hidden] * depth]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Linear(before, after), nn.ReLU()]
+            linear = nn.Linear(before, after)
+            if init == "glorot":
+                nn.init.xavier_uniform_(linear.weight)
+                nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
         output = nn.Linear(widths[-1], features_out)

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longflow.errors import UsageError
+
 
 class Batches:
     """Random batches of rows held in memory: `batches(step)` is always the same batch.
@@ -17,6 +19,8 @@ class Batches:
     ) -> None:
         self.rows, self.context, self.seed = rows, context, seed
         self.batch = min(batch, len(rows))
+        if self.batch % world:
+            raise UsageError(f"expected a batch that {world} processes can share equally; {self.batch} rows came")
         self.steps_per_epoch = len(rows) // self.batch
         self.rank, self.world = rank, world
         self._epoch = -1

@@ -1,5 +1,7 @@
 """Where to compute, and in which precision."""
 
+import os
+
 import torch
 
 from longflow.errors import UsageError
@@ -19,8 +21,12 @@ def prepare(device: str, threads: int | None = None) -> torch.device:
             raise UsageError(f"expected --threads >= 1; {threads} came")
         torch.set_num_threads(threads)
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
+        if torch.device(device).type not in ("cpu", "cuda"):
+            raise RuntimeError("expected cpu or cuda")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device '{device}' is not to be had here ({str(error).splitlines()[0]})") from error

@@ -1,5 +1,6 @@
 """The loop. It takes steps and yields what happened; logging, sampling and saving belong to whoever draws from it."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ def train(
 ) -> Iterator[Progress]:
     """Take the steps from state.step up to `steps`, and yield after each.
 
-    Raises TrainingDivergedError, with the weights as before the step, when a loss or gradient is not finite.
+    Raises TrainingDivergedError when a loss or gradient is not finite, before its part takes the step.
     """
     while state.step < steps:
         state.model.train()
@@ -93,11 +94,12 @@ def train(
             parameters = list(state.model.get_submodule(part).parameters())
             average_over_processes(parameters)
             norm = clip_grad_norm_(parameters, recipe.clip)
-            losses.append(loss.item())
-            norms.append(norm.item())
-            if not torch.isfinite(torch.tensor([losses[-1], norms[-1]])).all():
+            numbers = torch.stack((loss.detach(), norm)).tolist()
+            losses.append(numbers[0])
+            norms.append(numbers[1])
+            if not all(map(math.isfinite, numbers)):
                 raise TrainingDivergedError(
-                    f"step {state.step + 1}: loss {losses[-1]}, gradient norm {norms[-1]};"
+                    f"step {state.step + 1}: loss {numbers[0]}, gradient norm {numbers[1]};"
                     f" {offending_layer(state.model, x, context)}"
                 )
             for group in optimiser.param_groups:

@@ -3,11 +3,13 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+
+from longflow.errors import UsageError
 
 
 @contextmanager
@@ -38,8 +40,30 @@ def processes(device: torch.device) -> Iterator[int]:
         yield 0
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield dist.get_rank()
-    finally:
-        dist.barrier()
-        dist.destroy_process_group()
+    yield dist.get_rank()
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def agreed(rank: int, action: Callable[[], None]) -> None:
+    """Do something in the first process only; where it is the user's mistake, every process raises it."""
+    if not dist.is_initialized():
+        return action()
+    said: list[str | None] = [None]
+    if rank == 0:
+        try:
+            action()
+        except (UsageError, OSError) as error:
+            said = [str(error)]
+    dist.broadcast_object_list(said)
+    if said[0]:
+        raise UsageError(said[0])
+
+
+def anywhere(asked: bool) -> bool:  # noqa: FBT001
+    """Return whether any process was asked to stop."""
+    if not dist.is_initialized():
+        return asked
+    flag = torch.tensor(float(asked), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(flag)
+    return bool(flag > 0)

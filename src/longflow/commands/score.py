@@ -1,0 +1,51 @@
+"""The log-density of each row of a file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from longflow.commands.draw import open_model
+from longflow.commands.evaluate import check_like, log_likelihoods
+from longflow.data import read
+from longflow.errors import UsageError
+from longflow.runs import write_text
+from longflow.units import bits_per_dim
+
+
+def score(
+    run: str,
+    file: str,
+    *,
+    importance_samples: int = 1,
+    seed: int = 0,
+    out: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Write the log-density of each row of a file, in its order, as a table.
+
+    Columns: `log_prob`, in nats in the units of the data (of levels: a lower bound, by dequantisation), and
+    `bits_per_dim`. A low log-density is no proof of an anomaly: pictures that are simple score high.
+
+    Args:
+        run: A run directory.
+        file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data.
+        importance_samples: Draws of the dequantiser for each row; more tighten the bound.
+        seed: Seed of the draws.
+        out: Table to write (.csv); by default FILE-scores.csv in the run directory.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    folder, model = open_model(run, device)
+    path = Path(out) if out else folder.path / f"{Path(file).stem}-scores.csv"
+    if path.suffix != ".csv" or (out and path.exists()):
+        raise UsageError(f"expected --out to be a new .csv file; '{path}' came")
+    if importance_samples < 1:
+        raise UsageError(f"expected --importance-samples >= 1; {importance_samples} came")
+    content = read(file)
+    check_like(folder, content.rows.shape[1:], content.levels, content.columns, file)
+    nats = log_likelihoods(model, content.rows, samples=importance_samples, seed=seed)
+    bits = bits_per_dim(torch.from_numpy(nats), model.dims).numpy()
+    lines = ["log_prob,bits_per_dim", *(f"{a:.9g},{b:.9g}" for a, b in zip(nats, bits, strict=True))]
+    write_text(path, "\n".join(lines) + "\n")
+    return {"out": str(path), "n": len(nats), "mean_log_prob": float(np.mean(nats)), "likelihood": model.likelihood}
