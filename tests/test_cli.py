@@ -1,5 +1,6 @@
 """The doors: every command end to end in a temporary directory, and every bad input met by one line and status 2."""
 
+import errno
 import io
 import json
 import math
@@ -482,6 +483,21 @@ def test_bad_input_leaves_the_run_as_it_was(runs, capsys):
     main(["train", "nice", "--out", str(runs / "digits"), "--resume", "--hidden", "99"])
     said(capsys)
     assert before == {f: f.read_bytes() for f in (runs / "digits").rglob("*") if f.is_file()}
+
+
+def test_a_full_disk_is_told_and_keeps_what_was_there(runs, tmp_path, monkeypatch, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs / "moons", copy)
+    before = {f: f.read_bytes() for f in copy.rglob("*") if f.is_file()}
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("longflow.runs.os.fsync", full)
+    assert main([*resume(str(copy)), "--steps", "90"]) == 2
+    _, err = said(capsys)
+    assert "No space left" in err.splitlines()[-1]
+    assert {f: f.read_bytes() for f in copy.rglob("*") if f.is_file()} == before
 
 
 def test_debug_shows_the_traceback():

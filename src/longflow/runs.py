@@ -11,6 +11,7 @@
 Nothing is unpickled: weights are safetensors, the checkpoint is read with `weights_only=True`.
 """
 
+import io
 import json
 import math
 import os
@@ -95,7 +96,9 @@ class Run:
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write the last checkpoint; the one before stays until this one is whole."""
         self.checkpoint_file.parent.mkdir(exist_ok=True)
-        _atomically(self.checkpoint_file, lambda f: torch.save(dict(state), f))
+        content = io.BytesIO()
+        torch.save(dict(state), content)  # not to the file itself: on a full disk torch raises no OSError
+        _atomically(self.checkpoint_file, lambda f: f.write(content.getbuffer()))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read the lines of metrics.jsonl; a line cut short by a crash is left out."""
@@ -147,6 +150,9 @@ def _atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             f.flush()
             os.fsync(f.fileno())
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
