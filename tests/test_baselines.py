@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from longflow.baselines import gaussian_bits, histogram_bits
+from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
 
 
 def test_histogram_is_a_smoothed_count():
@@ -25,7 +25,7 @@ def test_gaussian_of_continuous_data_is_scipys():
     rng = np.random.default_rng(0)
     train, test = rng.normal(size=(50, 3)) @ rng.normal(size=(3, 3)), rng.normal(size=(7, 3))
     oracle = multivariate_normal(train.mean(0), np.cov(train, rowvar=False, bias=True)).logpdf(test)
-    assert gaussian_bits(train, test, dequantised=False) == pytest.approx(-oracle / 3 / np.log(2))
+    assert gaussian_bits(train, test, noise_variance=0.0) == pytest.approx(-oracle / 3 / np.log(2))
 
 
 def test_gaussian_of_dequantised_data_is_the_mean_over_the_noise():
@@ -34,9 +34,11 @@ def test_gaussian_of_dequantised_data_is_the_mean_over_the_noise():
     covariance = np.cov(train, rowvar=False, bias=True) + np.eye(2) / 12
     oracle = multivariate_normal(train.mean(0) + 0.5, covariance)
     noisy = np.stack([oracle.logpdf(row + rng.random((200_000, 2))).mean() for row in test])
-    assert gaussian_bits(train, test, dequantised=True) == pytest.approx(-noisy / 2 / np.log(2), abs=2e-3)
+    assert gaussian_bits(train, test, noise_variance=UNIFORM_VARIANCE) == pytest.approx(
+        -noisy / 2 / np.log(2), abs=2e-3
+    )
 
 
 def test_constant_pixels_do_not_break_the_gaussian():
     train = np.zeros((10, 4), dtype=np.uint8)
-    assert np.isfinite(gaussian_bits(train, train, dequantised=True)).all()
+    assert np.isfinite(gaussian_bits(train, train, noise_variance=UNIFORM_VARIANCE)).all()

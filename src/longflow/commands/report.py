@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from longflow import figures
-from longflow.baselines import gaussian_bits, histogram_bits
+from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
 from longflow.bijections import Learned, Scale
 from longflow.commands.draw import between, draw, kind_of, pictures
 from longflow.commands.evaluate import batches_of, dataset_of, evaluate, standard_error
@@ -64,7 +64,7 @@ def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
     train, test = dataset.split("train"), dataset.split("test")
     found: dict[str, np.ndarray] = {}
     if dataset.dims <= GAUSSIAN_DIMS and (dataset.levels is not None or _is_full_rank(train)):
-        found["Gaussian"] = gaussian_bits(train, test, dequantised=dataset.levels is not None)
+        found["Gaussian"] = gaussian_bits(train, test, noise_variance=UNIFORM_VARIANCE if dataset.levels else 0.0)
     if dataset.levels is not None:
         found["histogram per dimension"] = histogram_bits(train, test, dataset.levels)
     return {
