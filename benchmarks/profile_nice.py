@@ -53,10 +53,8 @@ def main(threads):
     clip = timed(lambda: torch.nn.utils.clip_grad_norm_(state.model.parameters(), 50.0))
     print(f"  norm of the gradient     {clip:7.1f} ms")
     print(f"  the batch, as floats     {timed(lambda: batches(1)):7.1f} ms")
-    flop = 3 * 2 * BATCH * 1000 * 1000
-    print(
-        f"one 1000 x 1000 layer: {flop / square / 1e6:.0f} GFLOP/s; the step: {3 * 38.3e6 * BATCH / step / 1e6:.0f} GFLOP/s"
-    )
+    layer, network = 3 * 2e6 * BATCH / square / 1e6, 3 * 38.3e6 * BATCH / step / 1e6
+    print(f"one 1000 x 1000 layer: {layer:.0f} GFLOP/s; the step: {network:.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tolerances import EXACT, FLOAT32_LOG_DET, FLOAT32_ROUND_TRIP, close
 from torch.func import functional_call, jacrev, vmap
+from walking import leaves
 
 from longflow import bijections
 from longflow.bijections import (
@@ -32,14 +33,6 @@ from longflow.bijections import (
 from longflow.bijections.elementwise import Logit, Standardise
 from longflow.errors import UsageError
 from longflow.nets import MLP
-
-
-def leaves(cls):
-    for sub in cls.__subclasses__():
-        if not getattr(sub, "__abstractmethods__", None):
-            yield sub
-        yield from leaves(sub)
-
 
 ALL = sorted(set(leaves(Bijection)), key=lambda cls: cls.__name__)
 CASES = [(cls.__name__, i) for cls in ALL for i, _ in enumerate(cls.examples())]

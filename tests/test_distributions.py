@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from tolerances import NORMALISED, SIGMAS, close
+from walking import leaves
 
 from longflow.bijections import Affine, Bijection, Chain, Coupling, Learned, Scale, Standardise
 from longflow.distributions import (
@@ -20,14 +21,6 @@ from longflow.distributions import (
 from longflow.errors import UsageError
 from longflow.nets import MLP
 from longflow.units import bits_per_dim
-
-
-def leaves(cls):
-    for sub in cls.__subclasses__():
-        if not getattr(sub, "__abstractmethods__", None):
-            yield sub
-        yield from leaves(sub)
-
 
 ALL = sorted(set(leaves(Distribution)), key=lambda cls: cls.__name__)
 CASES = [(cls, i) for cls in ALL for i, _ in enumerate(cls.examples())]

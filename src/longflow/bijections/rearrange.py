@@ -106,18 +106,24 @@ class Squeeze(Rearrangement):
         yield Example(cls(), (2, 4, 2))
 
 
-class Interleave(Rearrangement):
-    """Every second feature, starting with `first` (0 or 1), then the others.
-
-    Under this view a coupling's halves are the even and the odd features (NICE, section 5.1).
-    """
+class Partition(Rearrangement):
+    """A view in which the features of part `first` (0 or 1) come before those of the other."""
 
     def __init__(self, first: int = 0) -> None:
         super().__init__()
+        if first not in (0, 1):
+            raise UsageError(f"{type(self).__name__} expects first 0 or 1; {first} came")
         self.first = first
 
     def extra_repr(self) -> str:
         return f"first={self.first}"
+
+
+class Interleave(Partition):
+    """Every second feature, starting with `first` (0 or 1), then the others.
+
+    Under this view a coupling's halves are the even and the odd features (NICE, section 5.1).
+    """
 
     def arrange(self, x: Tensor) -> Tensor:
         return torch.cat((x[:, self.first :: 2], x[:, 1 - self.first :: 2]), 1)
@@ -134,15 +140,8 @@ class Interleave(Rearrangement):
         yield Example(cls(0), (3, 2, 2))
 
 
-class Halves(Rearrangement):
+class Halves(Partition):
     """The first half then the second (`first` = 0), or the second half then the first (`first` = 1)."""
-
-    def __init__(self, first: int = 0) -> None:
-        super().__init__()
-        self.first = first
-
-    def extra_repr(self) -> str:
-        return f"first={self.first}"
 
     def arrange(self, x: Tensor) -> Tensor:
         return x.roll(-self.first * ((x.shape[1] + 1) // 2), 1)
