@@ -193,7 +193,7 @@ def _write(path: Path, rows: np.ndarray, config: dict[str, Any]) -> None:
     columns = config.get("data", {}).get("columns") or [f"x{k + 1}" for k in range(rows[0].size)]
     if path.suffix == ".npz":
         content = io.BytesIO()
-        np.savez_compressed(content, x=rows)
+        np.savez_compressed(content, x=rows.astype(np.uint8) if (config["levels"] or 257) <= 256 else rows)
         write_bytes(path, content.getvalue())
     elif path.suffix == ".csv":
         lines = io.StringIO()
