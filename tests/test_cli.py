@@ -310,13 +310,18 @@ def test_presets_and_requantised_levels(tmp_path, capsys):
 def test_resume_takes_flags_from_the_run_and_refuses_others(tmp_path, capsys):
     out = str(tmp_path / "run")
     assert main(["train", "nice", "--data", "two-moons", "--steps", "10", "--lr", "0.002", "--out", out, *SMALL]) == 0
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    lost = json.loads(metrics.read_text()) | {"step": 15}
+    with metrics.open("a") as f:
+        f.write(json.dumps(lost) + '\n{"step": 1')  # logged after the checkpoint, and cut short, by a crash
     assert main(["train", "nice", "--out", out, "--resume", "--steps", "20"]) == 0
-    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 20
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [10, 20]
     said(capsys)
     for flags, says in (
         (["--lr", "0.1"], "lr 0.002; 0.1 came"),
         (["--steps", "5"], "20 steps already"),
-        (["--preset", "essay"], "--preset"),
+        (["--preset", "essay"], "came"),
+        (["--preset", "esay"], "did you mean 'essay'"),
         (["--hidden", "9"], "hidden 16; 9 came"),
     ):
         assert main(["train", "nice", "--out", out, "--resume", *flags]) == 2
@@ -325,6 +330,15 @@ def test_resume_takes_flags_from_the_run_and_refuses_others(tmp_path, capsys):
     shutil.rmtree(tmp_path / "run" / "checkpoint")
     assert main(["train", "nice", "--out", out, "--resume"]) == 2
     assert "checkpoint is gone" in said(capsys)[1]
+
+
+def test_a_command_can_be_given_again_with_resume(tmp_path, capsys):
+    """As `make demo` does: the run is finished, so only its report is made again."""
+    flags = ["train", "nice", "--preset", "digits", "--hidden", "8", "--steps", "3", "--out", str(tmp_path / "run")]
+    assert main(flags) == 0
+    before = said(capsys)[0]
+    assert main([*flags, "--resume"]) == 0
+    assert said(capsys)[0] == before
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):

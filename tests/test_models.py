@@ -138,6 +138,14 @@ def test_preprocessing_keeps_the_units_of_the_data(kind, levels):
     assert torch.equal(model.decode(model.encode(x)), x)
 
 
+def test_preprocessing_maps_the_range_of_levels_as_it_says():
+    ends = torch.tensor([[0.0, 17.0]])
+    for kind, expected in (("unit", [0.0, 1.0]), ("centred", [-0.5, 0.5]), ("none", [0.0, 17.0])):
+        assert PREPROCESSING[kind]((2,), 17)(ends)[0].tolist() == [pytest.approx(expected)]
+    logit = PREPROCESSING["logit"]((2,), 17)(ends)[0]
+    close(logit.sigmoid(), torch.tensor([[0.05, 0.95]]), 1e-6)
+
+
 def test_nice_of_the_paper_has_the_published_size():
     """4 couplings of 5 x 1000 for 784 dimensions: the essay says "twenty million"; exactly 19,158,352."""
     flow = longflow.build("nice", shape=(1, 28, 28))

@@ -27,7 +27,7 @@ from longflow.commands.report import report
 from longflow.commands.score import score
 from longflow.commands.train import Interrupted, train_run
 from longflow.errors import TrainingDivergedError, UsageError, choose
-from longflow.models import CATALOGUE
+from longflow.models import CATALOGUE, Model
 from longflow.runs import Run, finite
 from longflow.training import Recipe
 
@@ -101,7 +101,7 @@ def train(given: list[str]) -> int:
     own = [f for f in fields_of(model.builder) if f[0] not in ("shape", "context")]
     fields = [*fields_of(Settings), *own, *fields_of(Recipe), JSON_FIELD]
     flags = parse(_with_saved(fields, name, given[1:]), given[1:], f"train {name}", inspect.getdoc(model.builder) or "")
-    options = _options_given(flags, own, given[1:])
+    options = _options_given(model, flags, own, given[1:])
     settings = Settings(**{f.name: flags[f.name] for f in dataclasses.fields(Settings)})
     recipe = Recipe(**{f.name: flags[f.name] for f in dataclasses.fields(Recipe)})
     run = train_run(name, settings, recipe, options, command=shlex.join(["longflow", "train", *given]))
@@ -111,12 +111,20 @@ def train(given: list[str]) -> int:
     return 0
 
 
-def _options_given(flags: Mapping[str, Any], own: Sequence[Field], given: Sequence[str]) -> dict[str, Any]:
-    """Return the model's options that were on the command line, so that a preset can set the others."""
+def _options_given(
+    model: Model, flags: Mapping[str, Any], own: Sequence[Field], given: Sequence[str]
+) -> dict[str, Any]:
+    """Return the model's options that were on the command line (a preset sets the others), or, resuming, all of them.
+
+    A run that is resumed with a preset must have had that preset: the caller compares.
+    """
     flagged = [a.split("=")[0] for a in given if a.startswith("--")]
     named = {a.removeprefix("--no-").removeprefix("--").replace("-", "_") for a in flagged}
-    resumed = flags["resume"]
-    return {name: flags[name] for name, _, _ in own if name in named or resumed}
+    explicit = {name: flags[name] for name, _, _ in own if name in named}
+    if not flags["resume"]:
+        return explicit
+    saved = {name: flags[name] for name, _, _ in own}
+    return {**saved, **model.preset(flags["preset"]), **explicit}
 
 
 def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[Field]:
@@ -124,8 +132,6 @@ def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[F
     if "--resume" not in given:
         return fields
     flags = parse(fields, given, f"train {model}", "")
-    if flags["preset"]:
-        raise UsageError("--preset is for the start of a run; --resume takes the options from the run")
     config = Run.open(flags["out"] or default_out(model, flags["data"])).config()
     if "recipe" not in config:
         raise UsageError(f"{flags['out']} holds a model that was not trained here: there is nothing to resume")

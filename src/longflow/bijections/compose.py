@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from longflow.bijections.bijection import Bijection, Example, Step
-from longflow.bijections.elementwise import Affine, Learned, Scale, Shift
+from longflow.bijections.elementwise import Affine, Learned, Logit, Scale, Shift
 from longflow.bijections.memory import MEMORIES, Memory, Walk
 from longflow.bijections.rearrange import Flatten, Halves, Interleave, Reverse, Squeeze
 from longflow.errors import UsageError, choose
@@ -109,6 +109,7 @@ class Under(Bijection):
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(Interleave(1), Learned(Affine(), (5,))), (5,))
         yield Example(cls(Flatten((2, 3, 1)), Reverse()), (2, 3, 1))
+        yield Example(cls(Logit(0.1), Learned(Affine(), (3,))), (3,), domain=(0, 1))
 
 
 class Coupling(Bijection):

@@ -137,8 +137,7 @@ def _passed(result: dict[str, Any]) -> bool:
     good = not result.get("integral_resolved") or abs(result["integral"] - 1) <= NORMALISED
     for name, measured in result["dtypes"].items():
         for kind in ("data", "samples"):
-            good &= measured["non_finite"][kind] == 0
-            good &= measured["round_trip_in_sd"][kind] <= ROUND_TRIP[name]
+            good &= measured["round_trip_in_sd"][kind] <= ROUND_TRIP[name]  # False for nan too
         error = measured["log_det_max_abs"]
         good &= error is None or error <= LOG_DET[name] * result["dims"]
     return bool(good)

@@ -31,8 +31,11 @@ class Model:
                 raise UsageError(
                     f"unknown option '{name}'{nearest(name, self.options)} (known: {', '.join(self.options)})"
                 )
-        chosen = self.presets[choose("preset", preset, self.presets)] if preset else {}
-        return {**self.options, **chosen, **options}
+        return {**self.options, **self.preset(preset), **options}
+
+    def preset(self, name: str | None) -> Mapping[str, Any]:
+        """Return the options of a preset; none for None."""
+        return self.presets[choose("preset", name, self.presets)] if name else {}
 
 
 CATALOGUE: dict[str, Model] = {
