@@ -206,6 +206,15 @@ def test_check_passes_and_integrates(runs, capsys):
     assert answer(capsys, "check", runs / "digits")["passed"]
 
 
+def test_check_measures_each_column_in_its_own_units(runs, capsys):
+    found = answer(capsys, "check", runs / "table")["dtypes"]["float64"]
+    absolute, relative = found["round_trip_max_abs"]["data"], found["round_trip_in_sd"]["data"]
+    assert absolute < 1e-11
+    assert relative < 1e-11
+    assert relative != absolute
+    assert found["non_finite"]["wide Gaussian noise"] == 0
+
+
 def test_check_fails_on_numbers_that_are_not_finite(runs, monkeypatch):
     from longflow.commands import check as module
 

@@ -47,12 +47,14 @@ def check(run: str, *, data: str | None = None, n: int = 8, seed: int = 0, devic
     place = prepare(device)
     folder = Run.open(run)
     flow = load(folder.path).density.to(place)
-    rows = dataset_of(folder, data).split("test")
+    dataset = dataset_of(folder, data)
+    rows = dataset.split("test")
     continuous = folder.config()["levels"] is None
     with fixed_draws(seed):
         inputs = _inputs(flow.double(), rows, n, noise=not continuous)
         mass = integral(flow, inputs["data"]) if flow.shape == (2,) and continuous else None
-    spread = torch.as_tensor(rows.std(0) if len(flow.shape) == 1 else rows.std()).to(inputs["data"])
+    deviation = dataset.split("train").std(_pooled(flow)).astype(np.float64)
+    spread = torch.as_tensor(np.sqrt(deviation**2 + (0 if continuous else 1 / 12))).to(inputs["data"])
     result: dict[str, Any] = {"model": folder.config()["model"], "n": n, "dims": flow.dims, "dtypes": {}}
     for name, dtype in (("float64", torch.float64), ("float32", torch.float32)):
         result["dtypes"][name] = _measure(flow.to(dtype), {k: x.to(dtype) for k, x in inputs.items()}, spread)
@@ -66,16 +68,22 @@ def _inputs(flow: Flow, rows: np.ndarray, n: int, *, noise: bool) -> dict[str, T
     like = next(flow.parameters())
     every = torch.as_tensor(rows[: max(n, 1000)]).to(like)
     data = every[:n] + (torch.rand_like(every[:n]) if noise else 0)
-    low, high = every.min(), every.max() + noise
-    wide = every.mean() + 3 * every.std() * torch.randn_like(data)
+    axes = _pooled(flow) or tuple(range(every.dim()))
+    low, high = every.amin(axes), every.amax(axes) + noise
+    wide = every.mean(axes) + 3 * every.std(axes) * torch.randn_like(data)
     with torch.no_grad():
         own = flow.sample(n)
     return {
         "data": data,
         "samples": own,
         "uniform noise": low + (high - low) * torch.rand_like(data),
-        "wide Gaussian noise": wide.clamp(low, high) if noise else wide,
+        "wide Gaussian noise": torch.clamp(wide, low, high) if noise else wide,
     }
+
+
+def _pooled(flow: Flow) -> tuple[int, ...] | None:
+    """Return the axes over which data have one range and deviation: the events; with all else, for pictures."""
+    return (0,) if len(flow.shape) == 1 else None
 
 
 def _measure(flow: Flow, inputs: dict[str, Tensor], spread: Tensor) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def glow(
     mean and deviation a channel. For vectors there is one scale, of fully connected conditioners.
 
     Unlike Glow's code, convolutions see no border channel, and the parameters of a step are x·scale + shift, not
-    (x + shift)·scale. The preset "cifar10" is the paper's for CIFAR-10; "essay" the demo of Su Jianlin's essay.
+    (x + shift)·scale. The preset "cifar10" is the paper's for CIFAR-10; "essay" that of Su Jianlin's demo, whose
+    conditioners are not normalised, as these are.
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
