@@ -1,5 +1,6 @@
 """Combinators: bijections made of bijections. Each walks one way; the direction is the step that it is handed."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -77,23 +78,35 @@ class Inverse(Bijection):
         yield Example(cls(Affine()), (3,), (6,))
 
 
-class Under(Bijection):
-    """view⁻¹ ∘ inner ∘ view: `inner` acting on another view of the event, which comes back in its own shape.
+class Around(Bijection):
+    """A bijection around an inner one, which walks both ways alike: only the inner step differs."""
 
-    A coupling of even and odd features is a coupling of halves under `Interleave`.
-    """
-
-    def __init__(self, view: Bijection, inner: Bijection) -> None:
+    def __init__(self, inner: Bijection) -> None:
         super().__init__()
-        self.view = view
         self.inner = inner
-        self.exact = view.exact and inner.exact
+        self.exact = inner.exact
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._walk(self.inner, x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._walk(self.inner.inverse, z, context)
+
+    @abstractmethod
+    def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Take x through this bijection, with `step` for the inner one or its inverse."""
+
+
+class Under(Around):
+    """view⁻¹ ∘ inner ∘ view: `inner` acting on another view of the event, which comes back in its own shape.
+
+    A coupling of even and odd features is a coupling of halves under `Interleave`.
+    """
+
+    def __init__(self, view: Bijection, inner: Bijection) -> None:
+        super().__init__(inner)
+        self.view = view
+        self.exact = view.exact and inner.exact
 
     def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         seen, before = self.view(x, context)
@@ -112,7 +125,7 @@ class Under(Bijection):
         yield Example(cls(Logit(0.1), Learned(Affine(), (3,))), (3,), domain=(0, 1))
 
 
-class Coupling(Bijection):
+class Coupling(Around):
     """The first half of the features sets the parameters by which the second half moves (NICE, eq. 4-8).
 
         z_1 = x_1,   z_2 = transform(x_2; conditioner(x_1, context))
@@ -123,16 +136,8 @@ class Coupling(Bijection):
     """
 
     def __init__(self, transform: Bijection, conditioner: nn.Module) -> None:
-        super().__init__()
-        self.transform = transform
+        super().__init__(transform)
         self.conditioner = conditioner
-        self.exact = transform.exact
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._walk(self.transform, x, context)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._walk(self.transform.inverse, z, context)
 
     def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         first, second = x.tensor_split([x.shape[1] // 2], 1)
@@ -146,25 +151,14 @@ class Coupling(Bijection):
         yield Example(Under(Halves(1), cls(Affine(), MLP(2, 6, hidden=7, depth=1))), (5,))
 
 
-class FactorOut(Bijection):
-    """The first half of the features goes on through `rest`; the second half is finished and waits beside it.
+class FactorOut(Around):
+    """The first half of the features goes on through `inner`; the second half is finished and waits beside it.
 
-        z_1 = rest(x_1),   z_2 = x_2
+        z_1 = inner(x_1),   z_2 = x_2
 
     A latent keeps the shape of its data, so multi-scale is a chain like any other (RealNVP, section 3.6). Glow's
     conditional prior of the finished half is a `Coupling` before this.
     """
-
-    def __init__(self, rest: Bijection) -> None:
-        super().__init__()
-        self.rest = rest
-        self.exact = rest.exact
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._walk(self.rest, x, context)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._walk(self.rest.inverse, z, context)
 
     def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         going, finished = x.tensor_split([x.shape[1] // 2], 1)

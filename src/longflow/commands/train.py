@@ -125,7 +125,6 @@ class Trainer:
         if self.config["adapt"]:
             with fixed_draws(self.config["seed"]):
                 adapt(self.state.model, self._first_rows())
-                self.state = State(self.state.model, self.objective, self.recipe)
 
     def _first_rows(self) -> Tensor:
         rows = self.batches.rows[torch.randperm(len(self.batches.rows))[:ADAPT_ROWS]]

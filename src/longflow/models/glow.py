@@ -113,9 +113,10 @@ def glow(
         prior = Coupling(Affine(), ZeroConv(2 * features, 4 * features))
         return Under(Squeeze(), Chain(steps(4 * features), prior, FactorOut(scale(2 * features, left - 1))))
 
-    vector = Chain(steps(shape[0]), Learned(Affine(), shape)) if not space else None
-    bijection = vector or scale(shape[0], _scales(shape, scales))
-    return Flow(bijection, StandardNormal(shape), (context,) if context else None)
+    def whole() -> Bijection:
+        return scale(shape[0], _scales(shape, scales)) if space else Chain(steps(shape[0]), Learned(Affine(), shape))
+
+    return Flow(whole(), StandardNormal(shape), (context,) if context else None)
 
 
 def _scales(shape: tuple[int, ...], asked: int | None) -> int:
