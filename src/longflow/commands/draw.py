@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,10 @@ def sample(
     name = "-".join(["sample", *(f"T{t:g}" for t in temperature), f"seed{seed}"])
     path = output_path(folder, config, name, out)
     drawn = {t: draw(model, n, t, seed) for t in temperature}
-    if path.suffix == ".png" and kind_of(config) == "picture":
-        write_bytes(path, pictures(drawn, config["levels"]))
-    elif len(drawn) > 1:
+    pictured = path.suffix == ".png" and kind_of(config) == "picture"
+    if len(drawn) > 1 and not pictured:
         raise UsageError(f"expected one temperature for {path.suffix}; several are for pictures of images")
-    else:
-        _write(path, drawn[temperature[0]], config)
+    _write(path, drawn[temperature[0]], config, lambda levels: pictures(drawn, levels))
     return {"out": str(path), "n": n, "temperature": list(temperature), "seed": seed}
 
 
@@ -114,10 +113,7 @@ def reconstruct(
     path = output_path(folder, config, f"reconstruct-{split}", out)
     with torch.inference_mode():
         back = np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, rows)])
-    if path.suffix == ".png" and kind_of(config) == "picture":
-        write_bytes(path, figures.strips(np.stack([rows, back]), levels=config["levels"], row_titles=["data", "back"]))
-    else:
-        _write(path, back, config)
+    _write(path, back, config, lambda levels: _both(rows, back, levels))
     return {"out": str(path), "n": len(rows), "max_abs": float(np.abs(back - rows).max())}
 
 
@@ -151,10 +147,7 @@ def interpolate(
         raise UsageError(f"expected 1 <= --pairs <= {len(rows) // 2} and --points >= 2; {pairs} and {points} came")
     path = output_path(folder, config, f"interpolate-{split}-seed{seed}", out)
     strips = between(model, rows, pairs, points, seed)
-    if path.suffix == ".png" and kind_of(config) == "picture":
-        write_bytes(path, figures.strips(strips, levels=config["levels"]))
-    else:
-        _write(path, strips.reshape(-1, *config["shape"]), config)
+    _write(path, strips.reshape(-1, *config["shape"]), config, lambda levels: figures.strips(strips, levels=levels))
     return {"out": str(path), "pairs": pairs, "points": points, "seed": seed}
 
 
@@ -189,17 +182,35 @@ def output_path(run: Run, config: dict[str, Any], name: str, out: str | None) ->
     return path
 
 
-def _write(path: Path, rows: np.ndarray, config: dict[str, Any]) -> None:
-    columns = config.get("data", {}).get("columns") or [f"x{k + 1}" for k in range(rows[0].size)]
+def _both(rows: np.ndarray, back: np.ndarray, levels: int) -> bytes:
+    return figures.strips(np.stack([rows, back]), levels=levels, row_titles=["data", "back"])
+
+
+def _write(path: Path, rows: np.ndarray, config: dict[str, Any], picture: Callable[[int], bytes]) -> None:
+    """Write rows (N, *shape) as the suffix says; images as the picture that is drawn from their levels."""
     if path.suffix == ".npz":
-        content = io.BytesIO()
-        np.savez_compressed(content, x=rows.astype(np.uint8) if (config["levels"] or 257) <= 256 else rows)
-        write_bytes(path, content.getvalue())
+        write_bytes(path, _arrays(rows, config["levels"]))
     elif path.suffix == ".csv":
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([f"{v:.9g}" for v in row] for row in rows.reshape(len(rows), -1))
-        write_text(path, lines.getvalue())
+        write_text(path, _table(rows, _columns(rows, config)))
+    elif kind_of(config) == "picture":
+        write_bytes(path, picture(config["levels"]))
     else:
-        write_bytes(path, figures.scatter(rows.reshape(len(rows), -1), columns=columns))
+        write_bytes(path, figures.scatter(rows.reshape(len(rows), -1), columns=_columns(rows, config)))
+
+
+def _columns(rows: np.ndarray, config: dict[str, Any]) -> list[str]:
+    return config.get("data", {}).get("columns") or [f"x{k + 1}" for k in range(rows[0].size)]
+
+
+def _arrays(rows: np.ndarray, levels: int | None) -> bytes:
+    content = io.BytesIO()
+    np.savez_compressed(content, x=rows.astype(np.uint8) if (levels or 257) <= 256 else rows)
+    return content.getvalue()
+
+
+def _table(rows: np.ndarray, columns: list[str]) -> str:
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([f"{v:.9g}" for v in row] for row in rows.reshape(len(rows), -1))
+    return lines.getvalue()

@@ -50,14 +50,27 @@ def evaluate(
     place = prepare(device)
     folder = Run.open(run)
     model = load(folder.path).to(place, DTYPES[choose("dtype", dtype, DTYPES)])
-    dataset = dataset_of(folder, data)
-    rows = dataset.split(split)
     if importance_samples < 1:
         raise UsageError(f"expected --importance-samples >= 1; {importance_samples} came")
+    dataset = dataset_of(folder, data)
+    return measure(folder, model, dataset, split=split, importance_samples=importance_samples, seed=seed)
+
+
+def measure(
+    run: Run,
+    model: Flow | Dequantised,
+    dataset: Dataset,
+    *,
+    split: Split = "test",
+    importance_samples: int = 1,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score a split of a data set under a model at hand; see `evaluate`."""
+    rows = dataset.split(split)
     nats = log_likelihoods(model, rows, samples=importance_samples, seed=seed)
     bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
     return {
-        "model": folder.config()["model"],
+        "model": run.config()["model"],
         "data": dataset.name,
         "data_sha256": dataset.sha256,
         "split": split,
@@ -68,7 +81,7 @@ def evaluate(
         "likelihood": model.likelihood,
         "dequantiser": model.dequantiser,
         "importance_samples": importance_samples,
-        "dtype": dtype,
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]),
     }
 

@@ -10,7 +10,7 @@ from longflow import figures
 from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
 from longflow.bijections import Learned, Scale
 from longflow.commands.draw import between, draw, kind_of, pictures
-from longflow.commands.evaluate import batches_of, dataset_of, evaluate, standard_error
+from longflow.commands.evaluate import batches_of, dataset_of, measure, standard_error
 from longflow.data import Dataset
 from longflow.distributions import Dequantised, Flow
 from longflow.models import CATALOGUE, load
@@ -39,7 +39,7 @@ def report(run: str, *, device: str = "auto") -> dict[str, Any]:
     dataset = dataset_of(folder)
     model = load(folder.path).to(place)
     result = {
-        **evaluate(run, device=device),
+        **measure(folder, model, dataset),
         "parameters": sum(p.numel() for p in model.parameters()),
         "baselines": baselines(dataset),
     }
