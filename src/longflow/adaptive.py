@@ -17,13 +17,57 @@ class Adaptive(nn.Module, ABC):
         """Set the parameters from a batch x, in place."""
 
 
+class Statistic(Adaptive):
+    """A layer whose numbers are statistics of the data, not learned: as the weights change, `settle` takes them again.
+
+    In training mode it uses the batch's own statistics; in evaluation mode the stored ones. Nothing is stored in
+    passing: running averages lag behind the weights, and know nothing of averaged ones, which makes test likelihoods
+    explode while those of training look fine.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, *shape))
+        self.register_buffer("variance", torch.ones(1, *shape))
+
+    def adapt(self, x: Tensor) -> None:
+        """Store the statistics of a batch."""
+        mean, std = moments(x, self.mean.shape)
+        self.mean.copy_(mean)
+        self.variance.copy_(std.square())
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and variance to normalise x by: of the batch in training mode, else the stored ones."""
+        if not self.training:
+            return self.mean, self.variance
+        mean, std = moments(x, self.mean.shape)
+        return mean, std.square()
+
+
 def adapt(model: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
     """Initialise every adaptive layer of a new model from a batch, each from what the layers before it make of it.
 
     An explicit step, taken once: never on loading, sampling or resuming, and no flag remembers it. Dropout is off
-    meanwhile. Raises UsageError where the forward pass does not call some adaptive layer (one under an `Inverse`).
+    meanwhile. Raises UsageError where the forward pass does not call some adaptive layer (one under an `Inverse`), or
+    for rows that do not differ.
     """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, Adaptive)}
+    if len(x) < 2 or bool((x == x[:1]).all()):
+        came = f"{len(x)}" if len(x) < 2 else f"{len(x)} equal ones"
+        raise UsageError(f"initialisation from data expects a batch of at least 2 rows that differ; {came} came")
+    _adapt(model, x, context, Adaptive)
+
+
+def settle(model: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
+    """Take the statistics of every `Statistic` layer from a large batch, under the weights that the model has now."""
+    if any(isinstance(m, Statistic) for m in model.modules()):
+        _adapt(model, x, context, Statistic)
+
+
+def _adapt(model: nn.Module, x: Tensor, context: Tensor | None, kind: type[Adaptive]) -> None:
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
     hooks = [m.register_forward_pre_hook(_adapt_first) for m in layers.values()]
     called: set[nn.Module] = set()
     hooks += [m.register_forward_pre_hook(lambda layer, inputs: called.add(layer)) for m in layers.values()]
@@ -45,7 +89,10 @@ def _adapt_first(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 
 def moments(x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of x over the batch and every axis on which `shape` is 1; deviations at least 1e-6."""
+    """Return mean and deviation of x over the batch and every axis on which `shape` is 1.
+
+    A feature that does not vary (by more than 1e-6) has the deviation 1: there is nothing to scale by.
+    """
     axes = [0, *(axis for axis in range(2, x.dim()) if shape[axis] == 1)]
     std, mean = torch.std_mean(x, axes, keepdim=True, correction=0)
-    return mean, std.clamp_min(1e-6)
+    return mean, torch.where(std > 1e-6, std, torch.ones_like(std))

@@ -1,17 +1,29 @@
 """The heart: invertible maps with log-determinants."""
 
-from longflow.adaptive import adapt
+from longflow.adaptive import adapt, settle
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
 from longflow.bijections.compose import Chain, Coupling, FactorOut, Inverse, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
-from longflow.bijections.rearrange import Flatten, Halves, Interleave, Permute, Rearrangement, Reverse, Squeeze
+from longflow.bijections.norm import BatchNorm
+from longflow.bijections.rearrange import (
+    Checkerboard,
+    Flatten,
+    Halves,
+    Interleave,
+    Permute,
+    Rearrangement,
+    Reverse,
+    Squeeze,
+)
 
 __all__ = [
     "Affine",
+    "BatchNorm",
     "Bijection",
     "Chain",
+    "Checkerboard",
     "Coupling",
     "Elementwise",
     "Example",
@@ -40,4 +52,5 @@ __all__ = [
     "Under",
     "adapt",
     "no_log_det",
+    "settle",
 ]

@@ -25,8 +25,9 @@ class Chain(Bijection):
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.exact = all(part.exact for part in parts)
+        self.reversible = all(part.reversible for part in parts)
         self.memory = choose("memory", memory, MEMORIES)
-        if memory == "reversible" and not self.exact:
+        if memory == "reversible" and not (self.exact and self.reversible):
             raise UsageError("reversible memory expects bijections with an exact inverse; use 'checkpoint'")
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,7 @@ class Inverse(Bijection):
     def __init__(self, inner: Bijection) -> None:
         super().__init__()
         self.inner = inner
-        self.exact = inner.exact
+        self.exact, self.reversible = inner.exact, inner.reversible
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.inner.inverse(x, context)
@@ -84,7 +85,7 @@ class Around(Bijection):
     def __init__(self, inner: Bijection) -> None:
         super().__init__()
         self.inner = inner
-        self.exact = inner.exact
+        self.exact, self.reversible = inner.exact, inner.reversible
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._walk(self.inner, x, context)
@@ -106,7 +107,7 @@ class Under(Around):
     def __init__(self, view: Bijection, inner: Bijection) -> None:
         super().__init__(inner)
         self.view = view
-        self.exact = view.exact and inner.exact
+        self.exact, self.reversible = view.exact and inner.exact, view.reversible and inner.reversible
 
     def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         seen, before = self.view(x, context)

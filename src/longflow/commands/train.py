@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from longflow.bijections import Standardise, adapt
+from longflow.bijections import Standardise, adapt, settle
 from longflow.commands.configure import Settings, configuration, default_out
 from longflow.commands.evaluate import fixed_draws, log_likelihoods, standard_error
 from longflow.commands.progress import Bar
@@ -123,10 +123,14 @@ class Trainer:
         if self.rank == 0:
             self.run.cut_metrics(0)
         if self.config["adapt"]:
-            with fixed_draws(self.config["seed"]):
-                adapt(self.state.model, self._first_rows())
+            self._from_data(adapt, self.state.model)
 
-    def _first_rows(self) -> Tensor:
+    def _from_data(self, take: Callable[[torch.nn.Module, Tensor], None], model: torch.nn.Module) -> None:
+        """Let a model take its scales or its statistics from the same training rows whenever it is asked."""
+        with fixed_draws(self.config["seed"]):
+            take(model, self._some_rows())
+
+    def _some_rows(self) -> Tensor:
         rows = self.batches.rows[torch.randperm(len(self.batches.rows))[:ADAPT_ROWS]]
         return rows.to(next(self.state.model.parameters()))
 
@@ -183,6 +187,7 @@ class Trainer:
 
     def _validate(self, progress: Progress, rate: float) -> dict[str, Any]:
         model = cast(Flow | Dequantised, self.state.best_weights.eval())
+        self._from_data(settle, model)
         nats = log_likelihoods(model, self.dataset.split("validation"), seed=self.config["seed"])
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
         record = {

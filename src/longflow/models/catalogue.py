@@ -7,7 +7,7 @@ from typing import Any
 
 from longflow.distributions import Flow
 from longflow.errors import UsageError, choose, nearest
-from longflow.models import glow, nice
+from longflow.models import glow, nice, realnvp
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Model:
 
 CATALOGUE: dict[str, Model] = {
     "nice": Model(nice.nice, "additive couplings and a diagonal scale (Dinh, Krueger & Bengio 2015)", nice.PRESETS),
+    "realnvp": Model(
+        realnvp.realnvp,
+        "affine couplings of checkerboards and channels (Dinh, Sohl-Dickstein & Bengio 2017)",
+        realnvp.PRESETS,
+    ),
     "glow": Model(glow.glow, "1x1 convolutions, multi-scale, for pictures (Kingma & Dhariwal 2018)", glow.PRESETS),
 }
 

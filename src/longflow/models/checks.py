@@ -10,3 +10,20 @@ def at_least(model: str, least: int, **options: Any) -> None:
     for name, value in options.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise UsageError(f"{model} expects {name} to be a whole number, {name} >= {least}; {value!r} came")
+
+
+def scales_of(model: str, shape: tuple[int, ...], asked: int | None, most: int) -> int:
+    """Return the number of scales of pictures (C, H, W): those asked for, or as many as the sides allow up to `most`.
+
+    Raises UsageError, naming the nearest sides that would do, unless both sides divide by 2^scales.
+    """
+    allowed = min((side & -side).bit_length() - 1 for side in shape[1:])
+    chosen = min(allowed, most) if asked is None else asked
+    if not 1 <= chosen <= allowed:
+        unit = 2 ** max(1, chosen)
+        fits = " and ".join(f"{max(1, side // unit) * unit} or {(side // unit + 1) * unit}" for side in shape[1:])
+        raise UsageError(
+            f"{model} expects sides divisible by 2^scales: {shape[1]}x{shape[2]} allow {allowed} scales, {chosen} came"
+            f" (sides that do: {fits})"
+        )
+    return chosen

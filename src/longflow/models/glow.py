@@ -29,7 +29,7 @@ from longflow.bijections import (
 from longflow.bijections.memory import Memory
 from longflow.distributions import Flow, StandardNormal
 from longflow.errors import UsageError, choose
-from longflow.models.checks import at_least
+from longflow.models.checks import at_least, scales_of
 from longflow.nets import MLP, ConvNet, ZeroConv
 
 COUPLINGS: dict[str, Callable[[], Shift | Affine]] = {
@@ -114,17 +114,13 @@ def glow(
         return Under(Squeeze(), Chain(steps(4 * features), prior, FactorOut(scale(2 * features, left - 1))))
 
     def whole() -> Bijection:
-        return scale(shape[0], _scales(shape, scales)) if space else Chain(steps(shape[0]), Learned(Affine(), shape))
+        return (
+            scale(shape[0], scales_of("glow", shape, scales, MOST_SCALES))
+            if space
+            else Chain(steps(shape[0]), Learned(Affine(), shape))
+        )
 
     return Flow(whole(), StandardNormal(shape), (context,) if context else None)
-
-
-def _scales(shape: tuple[int, ...], asked: int | None) -> int:
-    most = min((side & -side).bit_length() - 1 for side in shape[1:])
-    chosen = min(most, MOST_SCALES) if asked is None else asked
-    if not 1 <= chosen <= most:
-        raise UsageError(f"glow expects sides divisible by 2^scales; {shape[1:]} allow {most} scales, {chosen} came")
-    return chosen
 
 
 def _check(shape: tuple[int, ...], scales: int | None, depth: int, width: int, context: int) -> None:

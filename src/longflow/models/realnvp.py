@@ -1,0 +1,172 @@
+"""RealNVP: density estimation by real-valued non-volume-preserving maps (Dinh, Sohl-Dickstein & Bengio, ICLR 2017)."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from longflow.bijections import (
+    Affine,
+    BatchNorm,
+    Bijection,
+    Chain,
+    Checkerboard,
+    Coupling,
+    FactorOut,
+    Halves,
+    Interleave,
+    Learned,
+    Permute,
+    ScaledTanh,
+    Squeeze,
+    Under,
+)
+from longflow.bijections.memory import Memory
+from longflow.distributions import Flow, StandardNormal
+from longflow.errors import UsageError, choose
+from longflow.models.checks import at_least, scales_of
+from longflow.nets import MLP, BatchNorm2d, ChannelNorm, ResNet
+
+NORMS = {"batch": BatchNorm2d, "act": ChannelNorm}
+MOST_SCALES = 2
+PARAMETERS = 2
+"""Of an affine map: log-scale and shift."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cifar10": {"scales": 2, "width": 64, "blocks": 8},
+    "cifar10-narrow": {"scales": 2, "width": 64, "blocks": 8, "growth": 1},
+    "imagenet32": {"scales": 4, "width": 32, "blocks": 4},
+    "digits": {"scales": 2, "width": 24, "blocks": 2},
+}
+
+
+def realnvp(
+    shape: tuple[int, ...],
+    *,
+    scales: int | None = None,
+    width: int = 32,
+    blocks: int = 4,
+    growth: int = 2,
+    norm: Literal["batch", "act"] = "batch",
+    memory: Memory = "full",
+    context: int = 0,
+) -> Flow:
+    """Affine couplings of checkerboards and of channels, at several scales, with residual conditioners.
+
+    Each scale takes three checkerboard couplings, squeezes, takes three channel couplings, and finishes half of the
+    features; the last scale takes four checkerboard couplings. Log-scales are γ tanh s, the moved half is normalised
+    after each coupling, and everything that is finished has a standard normal prior. The paper's first bijection is
+    the logit (`--preprocess logit`). For vectors there is one scale of couplings of even and odd features.
+
+    Batch statistics of the evaluation mode are not running averages: `settle` takes them from training rows under the
+    weights that are evaluated. The transform is the paper's (eq. 7), x·exp(s) + t; its code's is (x + t)·exp(s).
+    The presets are the paper's for CIFAR-10 and 32×32 ImageNet; "cifar10-narrow" does not double the width.
+
+    Args:
+        shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
+        scales: Scales of a picture, whose sides must divide by 2^scales; by default as many as they allow, at most 2.
+        width: Maps (or units) of a conditioner at the first scale.
+        blocks: Residual blocks (of two layers) of a conditioner.
+        growth: Factor by which the width grows whenever a squeeze halves the sides.
+        norm: Normalisation: of the batch, or by learned scales that start from data (ActNorm).
+        memory: What the gradient keeps: everything, each coupling's input, or (reversible, with norm "act") the end.
+        context: Features of a context vector that the conditioners see; 0 for none.
+    """
+    _check(shape, scales, width, blocks, growth, context)
+    choose("norm", norm, NORMS)
+    if memory == "reversible" and norm == "batch":
+        raise UsageError("realnvp expects norm 'act' for reversible memory: batch statistics cannot be walked back")
+    space = tuple([1] * (len(shape) - 1))
+
+    def normalise(features: int) -> Bijection:
+        return BatchNorm((features, *space)) if norm == "batch" else Learned(Affine(), (features, *space))
+
+    def couple(moved: int, conditioner: nn.Module) -> Bijection:
+        return Coupling(Chain(Affine(ScaledTanh()), normalise(moved)), conditioner)
+
+    def residual(features: int, moved: int, maps: int) -> ResNet:
+        return ResNet(features + context, PARAMETERS * moved, width=maps, blocks=blocks, norm=NORMS[norm])
+
+    def checkerboards(number: int, features: int, maps: int) -> list[Bijection]:
+        views = [Checkerboard(k % 2) for k in range(number)]
+        nets = [InPlace(view, features, residual(2 * features + 1, features, maps), norm) for view in views]
+        return [Under(view, couple(features, net)) for view, net in zip(views, nets, strict=True)]
+
+    def channels(features: int, maps: int) -> Bijection:
+        nets = [Signed(features, residual(2 * features, features, maps), norm) for _ in range(3)]
+        return Chain(*(Under(Halves(k % 2), couple(features, net)) for k, net in enumerate(nets)), memory=memory)
+
+    def scale(features: int, left: int, maps: int) -> Bijection:
+        if left == 1:
+            return Chain(*checkerboards(4, features, maps), memory=memory)
+        return Chain(
+            Chain(*checkerboards(3, features, maps), memory=memory),
+            Under(Squeeze(), channels(2 * features, growth * maps)),
+            Under(diagonals(features), FactorOut(scale(2 * features, left - 1, growth * maps))),
+        )
+
+    def vectors() -> Bijection:
+        first, second = shape[0] // 2, shape[0] - shape[0] // 2
+
+        def net() -> MLP:
+            return MLP(first, PARAMETERS * second, hidden=width, depth=2 * blocks, context=context)
+
+        return Chain(*(Under(Interleave(k % 2), couple(second, net())) for k in range(8)), memory=memory)
+
+    whole = scale(shape[0], scales_of("realnvp", shape, scales, MOST_SCALES), width) if space else vectors()
+    return Flow(whole, StandardNormal(shape), (context,) if context else None)
+
+
+class Signed(nn.Module):
+    """A conditioner of normalised features beside their negatives, so that ReLU loses neither sign."""
+
+    def __init__(self, features: int, net: nn.Module, norm: str) -> None:
+        super().__init__()
+        self.norm, self.net = NORMS[norm](features), net
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the parameters of the half that moves."""
+        x = self.norm(x)
+        return self.net(torch.cat((x, -x, *_spread(context, x)), 1))
+
+
+class InPlace(nn.Module):
+    """A conditioner that sees its half at its places in the picture, the others being 0, beside a mask of the places.
+
+    Its network maps the whole picture; of what comes out, only the places of the moving half are taken.
+    """
+
+    def __init__(self, view: Checkerboard, features: int, net: nn.Module, norm: str) -> None:
+        super().__init__()
+        self.view, self.norm, self.net = view, NORMS[norm](features), net
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the parameters of the half that moves."""
+        x = self.norm(x)
+        seen = self._placed(x)
+        mask = self._placed(torch.ones_like(x[:, :1]))
+        whole = self.net(torch.cat((seen, -seen, mask, *_spread(context, seen)), 1))
+        return torch.cat([self.view.arrange(part).chunk(2, 1)[1] for part in whole.chunk(PARAMETERS, 1)], 1)
+
+    def _placed(self, half: Tensor) -> Tensor:
+        return self.view.restore(torch.cat((half, torch.zeros_like(half)), 1))
+
+
+def _spread(context: Tensor | None, like: Tensor) -> list[Tensor]:
+    """Repeat a context (B, context) over the space of maps."""
+    return [] if context is None else [context[:, :, None, None].expand(-1, -1, *like.shape[2:])]
+
+
+def diagonals(features: int) -> Bijection:
+    """Squeeze so that the first half of the channels are the squares of one diagonal (RealNVP, section 3.6)."""
+    first = [4 * c + k for c in range(features) for k in (0, 3)]
+    second = [4 * c + k for c in range(features) for k in (1, 2)]
+    return Chain(Squeeze(), Permute(first + second))
+
+
+def _check(shape: tuple[int, ...], scales: int | None, width: int, blocks: int, growth: int, context: int) -> None:
+    if len(shape) not in (1, 3) or math.prod(shape) < 2:
+        raise UsageError(f"realnvp expects events of shape (D,), D >= 2, or (C, H, W); {shape} came")
+    at_least("realnvp", 1, width=width, blocks=blocks, growth=growth, scales=scales)
+    at_least("realnvp", 0, context=context)
