@@ -12,8 +12,10 @@ from walking import leaves
 
 from longflow import bijections
 from longflow.bijections import (
+    BatchNorm,
     Bijection,
     Chain,
+    Checkerboard,
     Coupling,
     ExpLinear,
     FactorOut,
@@ -296,3 +298,38 @@ def test_squeeze_has_the_order_that_it_says():
 def test_factor_out_leaves_the_second_half_alone():
     x = torch.randn(3, 5)
     assert torch.equal(FactorOut(Reverse())(x)[0], torch.cat((x[:, :2].flip(1), x[:, 2:]), 1))
+
+
+def test_checkerboard_has_the_colours_that_it_says():
+    x = torch.arange(8.0).reshape(1, 1, 2, 4)
+    first, second = Checkerboard(0).arrange(x)[0]
+    assert first.tolist() == [[0, 2], [5, 7]]
+    assert second.tolist() == [[1, 3], [4, 6]]
+    assert torch.equal(Checkerboard(1).arrange(x)[0, 0], second)
+
+
+def test_batch_norm_in_training_normalises_by_the_batch_and_stores_nothing():
+    torch.manual_seed(0)
+    x = (3 * torch.randn(50, 2, 3, 3) + 1).double()
+    layer = BatchNorm((2, 1, 1)).double()
+    before = copy.deepcopy(layer.state_dict())
+    z, log_det = layer(x)
+    close(z.mean((0, 2, 3)), torch.zeros(2).double())
+    close(z.var((0, 2, 3), correction=0), torch.ones(2).double(), 1e-4)
+    variance = x.var((0, 2, 3), correction=0)
+    close(log_det, (-4.5 * (variance + 1e-4).log().sum()).expand(50))
+    assert all(torch.equal(before[k], v) for k, v in layer.state_dict().items())
+    layer.adapt(x)
+    close(layer.eval()(x)[0], z)
+
+
+def test_a_chain_with_batch_norm_refuses_reversible_memory():
+    with pytest.raises(UsageError, match="exact inverse"):
+        Chain(Under(Interleave(), Chain(BatchNorm((2,)))), memory="reversible")
+
+
+def test_scales_come_finest_first_and_pass_views():
+    z = torch.arange(16.0).reshape(1, 1, 4, 4)
+    fine, coarse = Under(Squeeze(), FactorOut(Reverse())).scales(z)
+    close(torch.cat((coarse, fine), 1), Squeeze().arrange(z))
+    assert Chain().scales(z) == (z,)

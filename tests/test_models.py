@@ -1,6 +1,7 @@
 """One suite for the catalogue: every model, of every shape, is a density, learns, and comes back from disk."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -9,15 +10,20 @@ from tolerances import FLOAT32_ROUND_TRIP, NORMALISED, close
 from torch.func import jacrev
 
 import longflow
-from longflow.bijections import Affine, Chain, Coupling, Interleave, Under, adapt
+from longflow.bijections import Affine, Chain, Coupling, Interleave, Under, adapt, settle
 from longflow.distributions import Dequantised, Flow, StandardNormal
 from longflow.errors import UsageError
 from longflow.models import CATALOGUE, PREPROCESSING, assemble
 from longflow.nets import MLP
+from longflow.objectives import ClassLikelihood
 from longflow.runs import Run
 
-SMALL = {"nice": {"hidden": 12, "depth": 2, "couplings": 3}, "glow": {"width": 8, "depth": 2}}
-OWN = {"glow": {"scales": None}}
+SMALL = {
+    "nice": {"hidden": 12, "depth": 2, "couplings": 3},
+    "realnvp": {"width": 6, "blocks": 1},
+    "glow": {"width": 8, "depth": 2},
+}
+OWN = {"glow": {"scales": None}, "realnvp": {"scales": None}}
 """Options that a preset fixes for its own data, and that the shapes here cannot take."""
 
 SHAPES = [(2,), (3,), (7,), (1, 4, 4), (3, 2, 2)]
@@ -281,8 +287,148 @@ def test_every_mixing_trains_and_inverts(mixing):
         ((1, 8), {}, "events of shape"),
         ((1, 4, 4), {"mixing": "plv"}, "did you mean 'plu'"),
         ((1, 4, 4), {"depth": 0}, "depth >= 1"),
+        ((1, 4, 4), {"classes": 2, "context": 3}, "not both"),
+        ((1, 4, 4), {"classes": 1}, "at least 2 classes"),
     ],
 )
 def test_glow_tells_bad_input(shape, options, says):
     with pytest.raises(UsageError, match=says):
         longflow.build("glow", shape=shape, **options)
+
+
+def settled(**options):
+    """A RealNVP of batches, trained a little so that its statistics are no longer those it began with."""
+    torch.manual_seed(0)
+    x = torch.rand(256, 1, 4, 4).cumsum(3) + 5 * torch.rand(256, 1, 1, 1)
+    flow = longflow.build("realnvp", shape=(1, 4, 4), norm="batch", width=8, blocks=1, **options)
+    adapt(flow, x)
+    optimiser = torch.optim.Adam(flow.parameters(), 1e-2)
+    for _ in range(60):
+        optimiser.zero_grad()
+        (-flow.log_prob(x).mean()).backward()
+        optimiser.step()
+    return flow, x
+
+
+def test_realnvp_of_the_paper_has_the_published_sizes():
+    """46.2 M published for 32x32 ImageNet; for CIFAR-10 6.4 M in one table, which is the width that does not double."""
+    sizes = {"cifar10": 19_628_092, "cifar10-narrow": 6_380_668, "imagenet32": 46_248_004}
+    for preset, size in sizes.items():
+        flow = longflow.build("realnvp", shape=(3, 32, 32), preset=preset)
+        learned = sum(p.numel() for p in flow.parameters())
+        assert learned == size
+
+
+def test_batch_statistics_of_evaluation_are_those_of_the_weights_that_are_evaluated():
+    """The trap of running statistics: taken before the weights moved, they make the likelihood collapse."""
+    flow, x = settled()
+    trained = flow.train().log_prob(x).mean().item()
+    stale = flow.eval().log_prob(x).mean().item()
+    settle(flow, x)
+    assert stale < trained - 5
+    assert flow.eval().log_prob(x).mean().item() == pytest.approx(trained, abs=0.02)
+
+
+def test_settling_changes_statistics_only():
+    flow, x = settled()
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    settle(flow, x)
+    changed = {name.split(".")[-1] for name, value in flow.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"mean", "variance"}
+
+
+def test_in_evaluation_mode_no_row_of_a_batch_norm_depends_on_the_others():
+    flow, x = settled()
+    settle(flow, x)
+    flow.double().eval()
+    x = x.double()
+    close(flow.log_prob(x[:1]), flow.log_prob(x)[:1])
+    close(flow.decode(flow.encode(x)), x, 1e-7)
+
+
+def test_scales_of_a_latent_are_a_partition_from_fine_to_coarse():
+    for name, sizes in (("glow", [96, 48, 48]), ("realnvp", [96, 96])):
+        flow = longflow.build(name, shape=(3, 8, 8), **SMALL[name])
+        where = flow.scale_map()
+        assert where.shape == (3, 8, 8)
+        assert torch.bincount(where.flatten()).tolist() == sizes
+    assert longflow.build("nice", shape=(5,), hidden=4, depth=1).scale_map().tolist() == [0] * 5
+
+
+def test_moving_a_scale_leaves_the_other_latents_alone():
+    flow = stirred(longflow.build("glow", shape=(1, 8, 8), width=8, depth=2)).double().eval()
+    z = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    fine = flow.scale_map() == 0
+    moved = flow.encode(flow.decode(torch.where(fine, torch.randn_like(z), z)))
+    close(moved[:, ~fine], z[:, ~fine])
+    assert (moved[:, fine] - z[:, fine]).abs().max() > 0.1
+
+
+def test_temperature_may_differ_between_scales():
+    flow = stirred(longflow.build("glow", shape=(1, 8, 8), width=8, depth=1)).double().eval()
+    where = flow.scale_map()
+    z = flow.encode(flow.sample(6, temperature=torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)[where]))
+    close(z[:, where != 1], torch.zeros_like(z[:, where != 1]), 1e-7)
+    assert z[:, where == 1].std() > 0.5
+    with pytest.raises(UsageError, match="temperatures"):
+        flow.sample(2, temperature=torch.ones(3))
+    with pytest.raises(UsageError, match="temperatures"):
+        flow.sample(2, temperature=-torch.ones(1, 8, 8))
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 4, 4)])
+def test_classes_make_a_mixture_of_conditional_densities(shape):
+    flow = stirred(longflow.build("glow", shape=shape, classes=3, width=8, depth=1)).double().eval()
+    x = torch.randn(5, *shape, dtype=torch.float64)
+    each = torch.stack([flow.log_prob(x, torch.full((5,), k)) for k in range(3)])
+    close(flow.log_prob(x), torch.logsumexp(each, 0) - math.log(3))
+    log_prob, logits = flow.joint(x, torch.tensor([0, 1, 2, 1, 0]))
+    close(log_prob, each.gather(0, torch.tensor([[0, 1, 2, 1, 0]]))[0])
+    assert logits.shape == (5, 3)
+    assert (each[0] - each[1]).abs().max() > 1e-3
+
+
+def test_classes_are_learnt_and_drawn():
+    torch.manual_seed(0)
+    labels = torch.arange(400) % 2
+    x = 0.5 * torch.randn(400, 2) + 4.0 * labels[:, None] - 2
+    flow = longflow.build("glow", shape=(2,), classes=2, width=16, depth=2, mixing="reverse")
+    adapt(flow, x)
+    optimiser = torch.optim.Adam(flow.parameters(), 1e-2)
+    for _ in range(200):
+        optimiser.zero_grad()
+        [(_, loss)] = ClassLikelihood(weight=1.0)(flow, x, labels)
+        loss.backward()
+        optimiser.step()
+    flow.eval()
+    z = flow.encode(x)
+    assert (flow.base.log_joint(z).argmax(1) == labels).float().mean() > 0.98
+    assert (flow.base.classify(z).argmax(1) == labels).float().mean() > 0.98
+    drawn = flow.sample(200, labels[:200])
+    assert ((drawn.mean(1) > 0) == (labels[:200] == 1)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [(torch.tensor([0, 3]), "classes 0 to 2; 0 to 3"), (torch.tensor([0]), "2 classes"), (torch.ones(2), "whole")],
+)
+def test_wrong_classes_are_told(classes, says):
+    flow = longflow.build("glow", shape=(2,), classes=3, width=4, depth=1)
+    with pytest.raises(UsageError, match=says):
+        flow.log_prob(torch.randn(2, 2), classes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "says"),
+    [
+        ((1, 7, 8), {}, r"0 scales, 0 came \(sides that do: 6 or 8 and 8 or 10\)"),
+        ((1, 4, 4), {"scales": 3}, "allow 2 scales"),
+        ((1, 8), {}, "events of shape"),
+        ((1, 4, 4), {"norm": "bath"}, "did you mean 'batch'"),
+        ((1, 4, 4), {"norm": "batch", "memory": "reversible"}, "norm 'act'"),
+        ((1, 4, 4), {"blocks": 0}, "blocks >= 1"),
+    ],
+)
+def test_realnvp_tells_bad_input(shape, options, says):
+    with pytest.raises(UsageError, match=says):
+        longflow.build("realnvp", shape=shape, **options)

@@ -66,7 +66,7 @@ def settle(model: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
         _adapt(model, x, context, Statistic)
 
 
-def _adapt(model: nn.Module, x: Tensor, context: Tensor | None, kind: type[Adaptive]) -> None:
+def _adapt(model: nn.Module, x: Tensor, context: Tensor | None, kind: type[nn.Module]) -> None:
     layers = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
     hooks = [m.register_forward_pre_hook(_adapt_first) for m in layers.values()]
     called: set[nn.Module] = set()

@@ -21,17 +21,19 @@ from longflow import data
 from longflow.commands.check import check
 from longflow.commands.configure import Settings, default_out
 from longflow.commands.draw import interpolate, reconstruct, sample
+from longflow.commands.edit import edit
 from longflow.commands.evaluate import evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.report import report
+from longflow.commands.scales import latents, resample
 from longflow.commands.score import score
 from longflow.commands.train import Interrupted, train_run
 from longflow.errors import TrainingDivergedError, UsageError, choose
 from longflow.models import CATALOGUE, Model
 from longflow.runs import Run, finite
 from longflow.training import Recipe
+from longflow.words import Result, check_words, evaluate_words, list_words, rows, train_words, wrote_words
 
-Result = dict[str, Any]
 Field = tuple[str, Any, Any]
 
 
@@ -137,7 +139,9 @@ def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[F
         raise UsageError(f"{flags['out']} holds a model that was not trained here: there is nothing to resume")
     if config["model"] != model:
         raise UsageError(f"{flags['out']} holds a run of '{config['model']}'; '{model}' came with --resume")
-    kept = {k: config[k] for k in ("steps", "seed", "preprocess", "patience", "adapt", "device", "threads")}
+    kept = {
+        k: config[k] for k in ("steps", "seed", "preprocess", "patience", "adapt", "label_weight", "device", "threads")
+    }
     kept |= {"data": config["data"]["spec"], "levels": config["data"]["quantised"]}
     kept |= {"noise": config["noise"] and tuple(config["noise"])} | config["options"] | config["recipe"]
     if any(a.split("=")[0] == "--epochs" for a in given):
@@ -207,83 +211,17 @@ def list_all() -> Result:
     return {"models": models, "data": {name: source.about for name, source in data.CATALOGUE.items()}}
 
 
-def list_words(result: Result) -> str:
-    """Return the two lists."""
-    lines = ["models", *_rows(result["models"])]
-    return "\n".join(
-        [*lines, "data, or a path: folder of pictures, .npz, .npy, .csv, .parquet", *_rows(result["data"])]
-    )
-
-
-def _rows(entries: Mapping[str, str]) -> list[str]:
-    return [f"  {name:<17}{about}" for name, about in entries.items()]
-
-
-def train_words(result: Result) -> str:
-    """Return the test likelihood beside the baselines, and where the report is."""
-    lines = [evaluate_words(result)]
-    lines += [
-        f"  {name}: {value['bits_per_dim']:.4f} ± {value['stderr_bits_per_dim']:.4f} bits/dim"
-        for name, value in result["baselines"].items()
-    ]
-    beaten = [name for name, value in result["baselines"].items() if value["bits_per_dim"] < result["bits_per_dim"]]
-    if beaten:
-        lines.append(f"this flow is worse than the {' and the '.join(beaten)}: train longer, or choose another model")
-    return "\n".join([*lines, f"run in {result['run']}, report in {result['report']}"])
-
-
-def evaluate_words(result: Result) -> str:
-    """Return a line with the likelihood, its error and its convention."""
-    how = ""
-    if result["dequantiser"]:
-        how = f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw(s)"
-    return (
-        f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}:"
-        f" {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim, {result['nats']:.3f} nats"
-        f" (log-likelihood: {result['likelihood']}{how}; units of the stored data; {result['dtype']};"
-        f" round trip {result['roundtrip_max_abs']:.2g})"
-    )
-
-
-def check_words(result: Result) -> str:
-    """Return the measurements, a line each."""
-    lines = [f"{result['model']}, {result['dims']} dimensions, {result['n']} events of each kind"]
-    for dtype, measured in result["dtypes"].items():
-        lines.append(f"{dtype}: round trip, max abs, in units of the data (and in standard deviations of the feature)")
-        for kind, error in measured["round_trip_max_abs"].items():
-            lost = measured["non_finite"][kind]
-            relative = measured["round_trip_in_sd"][kind]
-            lines.append(f"  {kind:<22}{error:.3g} ({relative:.2g}){f'   {lost} numbers not finite' if lost else ''}")
-        error = measured["log_det_max_abs"]
-        shown = "not measured, too many dimensions" if error is None else f"{error:.3g} nats"
-        lines.append(f"  log-det against the autograd Jacobian in float64: {shown}")
-    if "integral" in result:
-        resolved = "" if result["integral_resolved"] else " (not resolved by the grid: the density is too narrow)"
-        lines.append(f"integral of the density over the plane: {result['integral']:.6f}{resolved}")
-    return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
-
-
-def _wrote(result: Result) -> str:
-    rest = ", ".join(f"{k} {_word(v)}" for k, v in result.items() if k != "out")
-    return f"wrote {result['out']} ({rest})"
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_word(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return " ".join(map(_word, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
     "list": (list_all, list_words),
     "evaluate": (evaluate, evaluate_words),
-    "score": (score, _wrote),
-    "sample": (sample, _wrote),
-    "reconstruct": (reconstruct, _wrote),
-    "interpolate": (interpolate, _wrote),
-    "inpaint": (inpaint, _wrote),
+    "score": (score, wrote_words),
+    "sample": (sample, wrote_words),
+    "reconstruct": (reconstruct, wrote_words),
+    "interpolate": (interpolate, wrote_words),
+    "edit": (edit, wrote_words),
+    "resample": (resample, wrote_words),
+    "latents": (latents, wrote_words),
+    "inpaint": (inpaint, wrote_words),
     "check": (check, check_words),
     "report": (report, train_words),
 }
@@ -293,4 +231,4 @@ def _usage() -> str:
     about = {"train": "Train a model on a data set: longflow train MODEL [--data digits] [--out RUN] ..."}
     about |= {name: (inspect.getdoc(command) or "").split("\n")[0] for name, (command, _) in COMMANDS.items()}
     head = "usage: longflow COMMAND ... (longflow COMMAND --help shows its flags; --debug shows tracebacks)"
-    return "\n".join([head, "", *_rows(about)])
+    return "\n".join([head, "", *rows(about)])

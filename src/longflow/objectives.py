@@ -5,12 +5,14 @@ the named part of the model ("" is the whole model) before it asks for the next 
 once and an adversarial game as often as it has players.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longflow.errors import UsageError
@@ -64,3 +66,24 @@ class NoisyLikelihood:
         """Yield the loss once."""
         noisy = x + self.low + (self.high - self.low) * torch.rand_like(x)
         yield "", bits_per_dim(model.get_submodule("density")(noisy, context).mean(), prod(x.shape[1:]))
+
+
+@dataclass(frozen=True)
+class ClassLikelihood:
+    """Minus the mean log p(x | class), in bits per dimension, plus `weight` times a classifier's cross-entropy in bits.
+
+    (Glow's code: `weight_y`, 0.01.) `model.joint(x, classes)` must return log-likelihoods, (B,), and logits, (B, K).
+    """
+
+    weight: float = 0.01
+    parts: tuple[str, ...] = ("",)
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise UsageError(f"the weight of the classifier is expected to be >= 0; {self.weight} came")
+
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
+        """Yield the loss once."""
+        log_prob, logits = model.joint(x, context)  # type: ignore[operator]
+        bits = bits_per_dim(log_prob.mean(), prod(x.shape[1:]))
+        yield "", bits + self.weight * F.cross_entropy(logits, context) / math.log(2)  # type: ignore[arg-type]

@@ -50,6 +50,13 @@ class Bijection(nn.Module, ABC):
         """Yield (name, value) after each step on the way from data to latent; one step unless composed."""
         yield type(self).__name__, self(x, context)[0]
 
+    def scales(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Return the parts of a latent, (B, D, ...), that were finished one after the other: the finest first.
+
+        One part, the latent itself, where nothing is factored out.
+        """
+        return (z,)
+
 
 @dataclass(frozen=True, eq=False)
 class Example:

@@ -54,6 +54,9 @@ class Chain(Bijection):
                 yield name, value
             x = value
 
+    def scales(self, z: Tensor) -> tuple[Tensor, ...]:
+        return self._bijections()[-1].scales(z) if len(self.parts) else (z,)
+
     @classmethod
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(), (3,))
@@ -119,6 +122,10 @@ class Under(Around):
         for name, value in self.inner.trace(self.view(x, context)[0], context):
             yield name, self.view.inverse(value, context)[0]
 
+    def scales(self, z: Tensor) -> tuple[Tensor, ...]:
+        parts = self.inner.scales(self.view(z)[0])
+        return parts if len(parts) > 1 else (z,)
+
     @classmethod
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(Interleave(1), Learned(Affine(), (5,))), (5,))
@@ -165,6 +172,10 @@ class FactorOut(Around):
         going, finished = x.tensor_split([x.shape[1] // 2], 1)
         gone, log_det = step(going, context)
         return torch.cat((gone, finished), 1), log_det
+
+    def scales(self, z: Tensor) -> tuple[Tensor, ...]:
+        gone, finished = z.tensor_split([z.shape[1] // 2], 1)
+        return finished, *self.inner.scales(gone)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:

@@ -25,19 +25,32 @@ LOG_DET = {"float32": 1e-4, "float64": 1e-8}
 
 NORMALISED = 1e-3
 GRID = 1500
+AT_ONCE = 250
+HALF_A_LEVEL = 0.5
 NEIGHBOURHOODS = 200
 
 
-def check(run: str, *, data: str | None = None, n: int = 8, seed: int = 0, device: str = "auto") -> dict[str, Any]:
+def check(
+    run: str,
+    *,
+    data: str | None = None,
+    other: str | None = None,
+    n: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
     """Measure round trips, log-determinants and, in the plane, the integral of the density of a run's model.
 
     Round trips are measured on test data, on the model's own samples, and off the distribution, where an inverse may
-    explode: uniform noise over the data's range, and Gaussian noise three times as wide as the data (clipped to the
-    range of levels). Only those on data and samples decide `passed`.
+    explode (Behrmann et al. 2021): uniform noise over the data's range, Gaussian noise three times as wide as the data
+    (clipped to the range of levels), and another data set. `non_finite` is the share of numbers that come back as no
+    number, `wrong_pixels` that of levels that come back half a level or more away. Only data and samples decide
+    `passed`.
 
     Args:
         run: A run directory.
         data: Another data set than the run's own, a name or a path.
+        other: Another data set, of the same shape and levels, for a round trip off the distribution.
         n: Events of each kind.
         seed: Seed of the noise.
         device: auto, cpu, cuda, cuda:1, ...
@@ -52,12 +65,17 @@ def check(run: str, *, data: str | None = None, n: int = 8, seed: int = 0, devic
     continuous = folder.config()["levels"] is None
     with fixed_draws(seed):
         inputs = _inputs(flow.double(), rows, n, noise=not continuous)
+        if other is not None:
+            rest = torch.as_tensor(dataset_of(folder, other).split("test")[:n]).to(inputs["data"])
+            inputs[f"other data: {other}"] = rest + (0 if continuous else torch.rand_like(rest))
         mass = integral(flow, inputs["data"]) if flow.shape == (2,) and continuous else None
     deviation = dataset.split("train").std(_pooled(flow)).astype(np.float64)
     spread = torch.as_tensor(np.sqrt(deviation**2 + (0 if continuous else 1 / 12))).to(inputs["data"])
     result: dict[str, Any] = {"model": folder.config()["model"], "n": n, "dims": flow.dims, "dtypes": {}}
     for name, dtype in (("float64", torch.float64), ("float32", torch.float32)):
-        result["dtypes"][name] = _measure(flow.to(dtype), {k: x.to(dtype) for k, x in inputs.items()}, spread)
+        result["dtypes"][name] = _measure(
+            flow.to(dtype), {k: x.to(dtype) for k, x in inputs.items()}, spread, levels=not continuous
+        )
     if mass is not None:
         result["integral"], result["integral_resolved"] = mass
     result["passed"] = _passed(result)
@@ -86,19 +104,27 @@ def _pooled(flow: Flow) -> tuple[int, ...] | None:
     return (0,) if len(flow.shape) == 1 else None
 
 
-def _measure(flow: Flow, inputs: dict[str, Tensor], spread: Tensor) -> dict[str, Any]:
-    with torch.no_grad():
-        trips = {name: (flow.decode(flow.encode(x)) - x).abs() for name, x in inputs.items()}
+def _measure(flow: Flow, inputs: dict[str, Tensor], spread: Tensor, *, levels: bool) -> dict[str, Any]:
+    trips = {name: torch.cat([_trip(flow, part) for part in x.split(AT_ONCE)]) for name, x in inputs.items()}
     measured: dict[str, Any] = {
         "round_trip_max_abs": {name: float(error.max()) for name, error in trips.items()},
         "round_trip_in_sd": {name: float((error / spread).max()) for name, error in trips.items()},
-        "non_finite": {name: int((~error.isfinite()).sum()) for name, error in trips.items()},
+        "non_finite": {name: float((~error.isfinite()).double().mean()) for name, error in trips.items()},
+        "wrong_pixels": {
+            name: float((~(error < HALF_A_LEVEL) & levels).double().mean()) for name, error in trips.items()
+        },
         "log_det_max_abs": None,
     }
     if flow.dims <= JACOBIAN_DIMS:
         rows = inputs["data"][: 4 if flow.dims > 256 else 16]
         measured["log_det_max_abs"] = float(torch.stack([_log_det_error(flow, x) for x in rows]).max())
     return measured
+
+
+def _trip(flow: Flow, x: Tensor) -> Tensor:
+    """Return |f⁻¹(f(x)) - x|, of the shape of x."""
+    with torch.no_grad():
+        return (flow.decode(flow.encode(x)) - x).abs()
 
 
 def _log_det_error(flow: Flow, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 import longflow
@@ -38,6 +39,7 @@ class Settings:
         preprocess: First bijection; by default unit for levels, standardise for continuous data.
         noise: Train on x + U[LOW, HIGH) in place of dequantised data.
         adapt: Initialise scales from a batch of data before the first step.
+        label_weight: Weight of the auxiliary classifier's cross-entropy, for models of classes.
         patience: Stop after so many validations without improvement; 0 for never.
     """
 
@@ -54,6 +56,7 @@ class Settings:
     preprocess: Literal["unit", "centred", "logit", "standardise", "none"] | None = None
     noise: tuple[float, float] | None = None
     adapt: bool = True
+    label_weight: float = 0.01
     patience: int = 0
 
 
@@ -66,14 +69,25 @@ def configuration(
         raise UsageError(f"expected --seed of 0 to 2^63 - 1; {settings.seed} came")
     if settings.noise is not None and dataset.levels is None:
         raise UsageError("--noise expects data with levels; these are continuous")
+    if settings.noise is not None and options.get("classes"):
+        raise UsageError("expected --noise or --classes, not both")
+    rows = dataset.split("train")
+    if settings.adapt and np.array_equal(rows[0], rows[-1]) and bool((rows == rows[0]).all()):
+        raise UsageError(
+            f"initialisation from data expects training rows that differ; all {len(rows)} of {dataset.name} are equal"
+        )
+    if not settings.label_weight >= 0:
+        raise UsageError(f"expected --label-weight >= 0; {settings.label_weight} came")
     preprocess = settings.preprocess or ("standardise" if dataset.levels is None else "unit")
     per_epoch = max(1, dataset.sizes["train"] // recipe.batch)
+    resolved = CATALOGUE[name].resolve(settings.preset, options)
+    check_labels(resolved.get("classes", 0), dataset)
     return {
         "longflow": longflow.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "model": name,
-        "options": CATALOGUE[name].resolve(settings.preset, options),
+        "options": resolved,
         "shape": list(dataset.shape),
         "levels": dataset.levels,
         "preprocess": preprocess,
@@ -87,6 +101,7 @@ def configuration(
         },
         "noise": None if settings.noise is None else list(settings.noise),
         "adapt": settings.adapt,
+        "label_weight": settings.label_weight,
         "recipe": dataclasses.asdict(recipe),
         "steps": _steps(settings, per_epoch),
         "patience": settings.patience,
@@ -94,6 +109,20 @@ def configuration(
         "device": settings.device,
         "threads": settings.threads,
     }
+
+
+def check_labels(classes: int, dataset: Dataset) -> None:
+    """Raise UsageError unless the data have labels 0 to classes - 1; classes 0 stands for a model without."""
+    if not classes:
+        return
+    if dataset.labels is None:
+        raise UsageError(f"a model of {classes} classes expects data with labels; {dataset.name} has none")
+    found = np.unique(np.concatenate([dataset.labels[split] for split in dataset.splits]))
+    if found.min() < 0 or found.max() >= classes:
+        raise UsageError(
+            f"a model of {classes} classes expects labels 0 to {classes - 1};"
+            f" {dataset.name} has {found.min()} to {found.max()}"
+        )
 
 
 def _steps(settings: Settings, per_epoch: int) -> int:

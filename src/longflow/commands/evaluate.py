@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 
 from longflow.data import Dataset
 from longflow.data import load as load_data
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import ClassNormal, Dequantised, Flow
 from longflow.errors import UsageError, choose
 from longflow.models import load
 from longflow.runs import Run
@@ -36,7 +36,8 @@ def evaluate(
     """Score a split of a data set (the run's own by default) under the run's model.
 
     Returns mean nats for an event and bits/dim with its standard error over the events, in the units of the stored
-    data; `likelihood` says what they are.
+    data; `likelihood` says what they are. A model of classes is scored without labels, as the mixture of its classes,
+    and `accuracy` says how many labels Bayes' rule and the auxiliary classifier find.
 
     Args:
         run: A run directory.
@@ -69,6 +70,7 @@ def measure(
     rows = dataset.split(split)
     nats = log_likelihoods(model, rows, samples=importance_samples, seed=seed)
     bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
+    labels = dataset.labels if isinstance(model.base, ClassNormal) else None
     return {
         "model": run.config()["model"],
         "data": dataset.name,
@@ -83,7 +85,24 @@ def measure(
         "importance_samples": importance_samples,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]),
+        **({"accuracy": accuracies(model, rows, labels[split], seed)} if labels else {}),
     }
+
+
+def accuracies(model: Flow | Dequantised, rows: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    """Return the share of rows whose class is found by Bayes' rule, and by the auxiliary classifier.
+
+    The likelihood that stands beside it is that of the mixture, log 1/K Σ_y p(x | y), which sees no label.
+    """
+    base = cast(ClassNormal, model.base)
+    y = torch.from_numpy(labels).to(next(model.parameters()).device)
+    right = {"bayes": 0, "classifier": 0}
+    with fixed_draws(seed), torch.inference_mode():
+        for x, own in zip(batches_of(model, rows), y.split(ROWS_AT_ONCE), strict=True):
+            z = model.density.encode(x + (torch.rand_like(x) if model.dequantiser else 0))
+            right["bayes"] += int((base.log_joint(z).argmax(1) == own).sum())
+            right["classifier"] += int((base.classify(z).argmax(1) == own).sum())
+    return {name: count / len(rows) for name, count in right.items()}
 
 
 def dataset_of(run: Run, spec: str | None = None) -> Dataset:

@@ -1,5 +1,6 @@
 """The report of a run: final likelihood beside two models without learning, and the pictures a reader wants to see."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from longflow import figures
 from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
 from longflow.bijections import Learned, Scale
-from longflow.commands.draw import between, draw, kind_of, pictures
-from longflow.commands.evaluate import batches_of, dataset_of, measure, standard_error
+from longflow.commands.draw import draw, kind_of
+from longflow.commands.evaluate import dataset_of, measure, standard_error
+from longflow.commands.gallery import edit_sections, image_sections
 from longflow.data import Dataset
 from longflow.distributions import Dequantised, Flow
 from longflow.models import CATALOGUE, load
@@ -18,8 +20,6 @@ from longflow.report import Picture, Section, page
 from longflow.runs import Run, write_bytes, write_json, write_text
 from longflow.training.device import prepare
 
-TEMPERATURES = (0.7, 0.85, 1.0)
-SHOWN = 16
 GAUSSIAN_DIMS = 3072
 """Largest number of dimensions for which the full-covariance Gaussian is fitted."""
 
@@ -31,8 +31,17 @@ FEWEST_DIMS = 8
 """Of a spectrum that is worth a picture."""
 
 
-def report(run: str, *, device: str = "auto") -> dict[str, Any]:
-    """Evaluate on the test split, draw the pictures, and write report.json, samples/*.png and report.html."""
+def report(
+    run: str, *, attribute: tuple[str, ...] = (), table: str | None = None, device: str = "auto"
+) -> dict[str, Any]:
+    """Evaluate on the test split, draw the pictures, and write report.json, samples/*.png and report.html.
+
+    Args:
+        run: A run directory.
+        attribute: Attributes to show the editing of, as in `edit`; by default the first classes of labelled pictures.
+        table: The table whose columns they are, as in `edit`.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
     folder = Run.open(run)
     place = prepare(device)
     config = folder.config()
@@ -44,7 +53,7 @@ def report(run: str, *, device: str = "auto") -> dict[str, Any]:
         "baselines": baselines(dataset),
     }
     write_json(folder.report_file, result)
-    sections = [_likelihood(folder, result), *_pictures(folder, model, dataset), _how(config)]
+    sections = [_likelihood(folder, result), *_pictures(folder, model, dataset, attribute, table), _how(config)]
     for section in sections:
         for picture, name in zip(section.pictures, _names(section), strict=True):
             write_bytes(folder.samples / name, picture.png)
@@ -147,47 +156,17 @@ def _how(config: dict[str, Any]) -> Section:
     return Section(title="How it was made", code=config.get("command", "longflow.commands.train (Python)"))
 
 
-def _pictures(run: Run, model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
+def _pictures(
+    run: Run, model: Flow | Dequantised, dataset: Dataset, attribute: Sequence[str], table: str | None
+) -> list[Section]:
     kind = kind_of(run.config())
-    drawn = {"picture": _image_sections, "plane": _plane_sections, "table": _table_sections}[kind](model, dataset)
-    return [*drawn, *_spectrum(model)]
-
-
-def _image_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
-    levels, test = dataset.levels or 256, dataset.split("test")
-    samples = {t: draw(model, SHOWN, t, seed=0) for t in TEMPERATURES}
-    with torch.inference_mode():
-        back = np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, test[:10])])
-    both = np.stack([test[:10], back])
-    pairs = min(6, len(test) // 2)
-    lines = [figures.strips(between(model, test, pairs, 11, 0), levels=levels)] if pairs else []
-    return [
-        Section(
-            title="Samples",
-            text="Draws from the model, not chosen: seed 0. The temperature multiplies the latent noise; "
-            "below 1 the samples are more typical and less varied.",
-            pictures=(
-                Picture(png=pictures(samples, levels), caption="Samples by temperature."),
-                Picture(
-                    png=figures.image_grid(test[:50], levels=levels, columns=10), caption="Test data, for comparison."
-                ),
-            ),
-        ),
-        Section(
-            title="Interpolation",
-            text="Straight lines between the latents of two test pictures, decoded: the ends are data.",
-            pictures=[Picture(png=png, caption="Random pairs of the test data.") for png in lines],
-        ),
-        Section(
-            title="Reconstruction",
-            text="Encoded and decoded again. An invertible model loses nothing.",
-            pictures=(
-                Picture(
-                    png=figures.strips(both, levels=levels, row_titles=["data", "back"]), caption="Ten test pictures."
-                ),
-            ),
-        ),
-    ]
+    if kind == "picture":
+        return [
+            *image_sections(model, dataset),
+            *edit_sections(run, model, dataset, attribute, table),
+            *_spectrum(model),
+        ]
+    return [*{"plane": _plane_sections, "table": _table_sections}[kind](model, dataset), *_spectrum(model)]
 
 
 def _plane_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:

@@ -20,7 +20,7 @@ from longflow.data import load as load_data
 from longflow.distributions import Dequantised, Flow
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.models import assemble
-from longflow.objectives import MaximumLikelihood, NoisyLikelihood, Objective
+from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.runs import Run
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
@@ -78,7 +78,7 @@ def _same(run: Run, config: dict[str, Any]) -> None:
         raise UsageError(f"{run} holds a model that was not trained here: there is nothing to resume")
     for part in ("options", "recipe", "data"):
         saved, config = {**saved, **saved[part]}, {**config, **config[part]}
-    fixed = ("model", *saved["options"], "spec", "sha256", "levels", "preprocess", "noise", "adapt")
+    fixed = ("model", *saved["options"], "spec", "sha256", "levels", "preprocess", "noise", "adapt", "label_weight")
     for key in (*fixed, *saved["recipe"], "patience", "seed"):
         if saved.get(key) != config.get(key):
             raise UsageError(f"{run} was trained with {key} {saved.get(key)}; {config.get(key)} came with --resume")
@@ -110,9 +110,12 @@ class Trainer:
         self.recipe = Recipe(**config["recipe"])
         self.objective = _objective(config)
         self.state = State(model, self.objective, self.recipe)
-        rows = torch.from_numpy(dataset.split("train")).to(next(model.parameters()).device)
+        place = next(model.parameters()).device
+        rows = torch.from_numpy(dataset.split("train")).to(place)
+        classes = _classes(config, dataset)
+        labels = None if classes is None else torch.from_numpy(classes).to(place)
         world = dist.get_world_size() if dist.is_initialized() else 1
-        self.batches = Batches(rows, None, self.recipe.batch, config["seed"], rank=rank, world=world)
+        self.batches = Batches(rows, labels, self.recipe.batch, config["seed"], rank=rank, world=world)
         epochs = math.ceil(STEPS_BETWEEN_VALIDATIONS / self.batches.steps_per_epoch)
         self.interval = epochs * self.batches.steps_per_epoch
         self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": []}
@@ -222,5 +225,12 @@ class Trainer:
         return Bar(steps, self.state.step, self.batches, quiet=self.rank != 0)
 
 
+def _classes(config: Mapping[str, Any], dataset: Dataset) -> np.ndarray | None:
+    """Return the labels (N,) of the training rows, for a model of classes."""
+    return dataset.labels["train"] if config["options"].get("classes") and dataset.labels else None
+
+
 def _objective(config: Mapping[str, Any]) -> Objective:
+    if config["options"].get("classes"):
+        return ClassLikelihood(config["label_weight"])
     return MaximumLikelihood() if config["noise"] is None else NoisyLikelihood(*config["noise"])

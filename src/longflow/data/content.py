@@ -38,5 +38,9 @@ class Content:
         Raises:
             UsageError: there are too few rows, or they make no data set.
         """
-        labels = None if self.labels is None else fill(self.name, self.labels)
-        return Dataset(self.name, fill(self.name, self.splits), self.levels, labels, self.columns)
+        labels = None if self.labels is None else self.cut(self.labels)
+        return Dataset(self.name, self.cut(self.splits), self.levels, labels, self.columns)
+
+    def cut(self, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return arrays with a value for each row of `splits`, cut into all splits as the rows are."""
+        return fill(self.name, parts)

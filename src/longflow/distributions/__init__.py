@@ -7,11 +7,13 @@ from longflow.distributions.bases import (
     StandardNormal,
     Uniform,
 )
-from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise
+from longflow.distributions.classes import ClassNormal
+from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.distributions.flow import Dequantised, Flow
 
 __all__ = [
     "Case",
+    "ClassNormal",
     "Dequantised",
     "DiagonalNormal",
     "Distribution",
@@ -21,5 +23,6 @@ __all__ = [
     "Noise",
     "StandardLogistic",
     "StandardNormal",
+    "Temperature",
     "Uniform",
 ]

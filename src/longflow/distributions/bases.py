@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longflow.distributions.distribution import Case, Noise, total
+from longflow.distributions.distribution import Case, Noise, Temperature, total
 from longflow.errors import UsageError
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -20,7 +20,7 @@ class StandardNormal(Noise):
         self.check_events(x, context)
         return total(-0.5 * x.square()) - self.dims * HALF_LOG_2PI
 
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return temperature * self.normal(n)
 
     @classmethod
@@ -38,7 +38,7 @@ class StandardLogistic(Noise):
         self.check_events(x, context)
         return -total(x + 2 * F.softplus(-x))
 
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return temperature * torch.logit(self.uniform(n))
 
     @classmethod
@@ -65,8 +65,8 @@ class Uniform(Noise):
         density = x.new_full((len(x),), -self.dims * math.log(self.high - self.low))
         return torch.where(inside, density, -math.inf)
 
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        if temperature > 1:
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
+        if bool(torch.as_tensor(temperature).gt(1).any()):
             raise UsageError(f"a uniform base expects a temperature of at most 1; {temperature} came")
         centre, width = 0.5 * (self.low + self.high), self.high - self.low
         return centre + temperature * width * (self.uniform(n) - 0.5)
@@ -89,7 +89,7 @@ class DiagonalNormal(Noise):
         standard = (x - self.loc) * (-self.log_scale).exp()
         return total(-0.5 * standard.square() - self.log_scale) - self.dims * HALF_LOG_2PI
 
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return self.loc + temperature * self.log_scale.exp() * self.normal(n)
 
     @classmethod
@@ -117,7 +117,7 @@ class GaussianMixture(Noise):
         inner = (-0.5 * standard.square() - self.log_scale).flatten(2).sum(2)
         return torch.logsumexp(inner + self.logits.log_softmax(0), 1) - self.dims * HALF_LOG_2PI
 
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         k = torch.multinomial(self.logits.softmax(0), n, replacement=True) if n else self.logits.new_zeros(0).long()
         return self.loc[k] + temperature * self.log_scale[k].exp() * self.normal(n)
 

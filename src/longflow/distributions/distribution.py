@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from longflow.errors import UsageError
 from longflow.runs import Run
 
+Temperature = float | Tensor
+"""One number, or one for each number of an event, of the event's shape."""
+
 Likelihood = Literal["exact", "lower bound", "estimate", "none"]
 
 
@@ -40,7 +43,7 @@ class Distribution(nn.Module, ABC):
         """Return the log-density of each row of x, of shape (B,), in nats."""
 
     @abstractmethod
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         """Draw n events, of shape (n, *shape)."""
 
     @classmethod
@@ -49,7 +52,7 @@ class Distribution(nn.Module, ABC):
         """Yield small instances: the tests walk them."""
 
     def sample_and_log_prob(
-        self, n: int, context: Tensor | None = None, temperature: float = 1.0
+        self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Draw n events; return them and their log-density under the model itself (at temperature 1)."""
         x = self.sample(n, context, temperature)
@@ -90,11 +93,14 @@ class Distribution(nn.Module, ABC):
         """Return the floating-point type of the model, or that of x where the model has no parameters."""
         return next((p.dtype for p in self.parameters()), x.dtype if x.is_floating_point() else torch.float32)
 
-    def check_draw(self, n: int, context: Tensor | None, temperature: float) -> None:
+    def check_draw(self, n: int, context: Tensor | None, temperature: Temperature) -> None:
         """Raise UsageError unless n, the context and the temperature can be sampled with."""
         if n < 0:
             raise UsageError(f"expected a number of samples >= 0; {n} came")
-        if not (temperature >= 0 and isfinite(temperature)):
+        if isinstance(temperature, Tensor):
+            if tuple(temperature.shape) != self.shape or not bool(((temperature >= 0) & temperature.isfinite()).all()):
+                raise UsageError(f"expected temperatures >= 0 of shape {self.shape}")
+        elif not (temperature >= 0 and isfinite(temperature)):
             raise UsageError(f"expected a temperature >= 0; {temperature} came")
         self.check_context(n, context)
 
@@ -112,6 +118,8 @@ class Case:
 
     distribution: Distribution
     box: tuple[float, float] = (-12.0, 12.0)
+    context: Tensor | None = None
+    """One context row, for a distribution that can take one."""
 
 
 class Noise(Distribution):

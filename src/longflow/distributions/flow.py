@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from longflow.bijections import Affine, Bijection, Chain, Coupling, Learned, Scale, Shift, Standardise
 from longflow.distributions.bases import StandardLogistic, StandardNormal
-from longflow.distributions.distribution import Case, Distribution, Likelihood
+from longflow.distributions.classes import ClassNormal
+from longflow.distributions.distribution import Case, Distribution, Likelihood, Temperature
 from longflow.errors import UsageError
 from longflow.nets import MLP
 
@@ -16,7 +18,8 @@ from longflow.nets import MLP
 class Flow(Distribution):
     """log p(x) = log p_base(f(x)) + log|det ∂f/∂x|, f the bijection from data x to latent z.
 
-    Of the shape of its base, in the units of x.
+    Of the shape of its base, in the units of x. The context goes to the bijection where `context_shape` is given, and
+    else to the base, which may be one of classes.
     """
 
     def __init__(self, bijection: Bijection, base: Distribution, context_shape: tuple[int, ...] | None = None) -> None:
@@ -24,7 +27,10 @@ class Flow(Distribution):
         self.bijection = bijection
         self.base = base
         self.shape = base.shape
-        self.context_shape = context_shape
+        if context_shape is not None and base.context_shape is not None:
+            raise UsageError("a flow expects a context for its bijection or for its base, not for both")
+        self.bijection_context = context_shape
+        self.context_shape = base.context_shape if context_shape is None else context_shape
         self.likelihood: Likelihood = "exact" if bijection.exact else "estimate"
 
     @property
@@ -34,30 +40,56 @@ class Flow(Distribution):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
-        z, log_det = self.bijection(x, context)
-        return self.base.log_prob(z) + log_det
+        ours, bases = self._contexts(context)
+        z, log_det = self.bijection(x, ours)
+        return self.base.log_prob(z, bases) + log_det
 
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
-        return self.bijection.inverse(self.base.sample(n, temperature=temperature), context)[0]
+        ours, bases = self._contexts(context)
+        return self.bijection.inverse(self.base.sample(n, bases, temperature), ours)[0]
 
     def sample_and_log_prob(
-        self, n: int, context: Tensor | None = None, temperature: float = 1.0
+        self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0
     ) -> tuple[Tensor, Tensor]:
         self.check_draw(n, context, temperature)
-        z = self.base.sample(n, temperature=temperature)
-        x, log_det = self.bijection.inverse(z, context)
-        return x, self.base.log_prob(z) - log_det
+        ours, bases = self._contexts(context)
+        z = self.base.sample(n, bases, temperature)
+        x, log_det = self.bijection.inverse(z, ours)
+        return x, self.base.log_prob(z, bases) - log_det
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data x to latent z, both of shape (B, *shape)."""
         self.check_events(x, context)
-        return self.bijection(x, context)[0]
+        return self.bijection(x, self._contexts(context)[0])[0]
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latent z to data x, both of shape (B, *shape)."""
         self.check_events(z, context)
-        return self.bijection.inverse(z, context)[0]
+        return self.bijection.inverse(z, self._contexts(context)[0])[0]
+
+    def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p(x | class), (B,), and the auxiliary classifier's logits, (B, K), for a base of classes."""
+        self.check_events(x, classes)
+        z, log_det = self.bijection(x)
+        return self.base.log_prob(z, classes) + log_det, cast(ClassNormal, self.base).classify(z)
+
+    def scale_map(self) -> Tensor:
+        """Return the scale that finishes each number of a latent, whole numbers of `shape`: 0 is the finest."""
+        places = torch.arange(self.dims, device=next(self.parameters()).device)
+        found = torch.empty_like(places)
+        for k, part in enumerate(self.bijection.scales(places.reshape(1, *self.shape))):
+            found[part.flatten()] = k
+        return found.reshape(self.shape)
+
+    def check_context(self, rows: int, context: Tensor | None) -> None:
+        if self.bijection_context is None:
+            self.base.check_context(rows, context)
+        else:
+            super().check_context(rows, context)
+
+    def _contexts(self, context: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        return (None, context) if self.bijection_context is None else (context, None)
 
     @classmethod
     def examples(cls) -> Iterator[Case]:
@@ -94,8 +126,11 @@ class Dequantised(Distribution):
         return self.density.base
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        y = x.to(self.dtype(x))
-        return self.density.log_prob(y + torch.rand_like(y), context)
+        return self.density.log_prob(self._within_bins(x), context)
+
+    def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p(x + u | class), (B,), and the auxiliary classifier's logits, (B, K), for a base of classes."""
+        return self.density.joint(self._within_bins(x), classes)
 
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
         """Return log (1/K) Σ_k p(x + u_k), of shape (B,): a bound that tightens with K (Burda et al. 2016)."""
@@ -104,7 +139,7 @@ class Dequantised(Distribution):
         draws = torch.stack([self.log_prob(x, context) for _ in range(samples)])
         return torch.logsumexp(draws, 0) - math.log(samples)
 
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return self._levels_of(self.density.sample(n, context, temperature))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -114,6 +149,10 @@ class Dequantised(Distribution):
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latent z to levels."""
         return self._levels_of(self.density.decode(z, context))
+
+    def _within_bins(self, x: Tensor) -> Tensor:
+        y = x.to(self.dtype(x))
+        return y + torch.rand_like(y)
 
     def _levels_of(self, y: Tensor) -> Tensor:
         return y.floor().clamp(0, self.levels - 1)

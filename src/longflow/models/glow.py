@@ -27,7 +27,7 @@ from longflow.bijections import (
     Under,
 )
 from longflow.bijections.memory import Memory
-from longflow.distributions import Flow, StandardNormal
+from longflow.distributions import ClassNormal, Flow, StandardNormal
 from longflow.errors import UsageError, choose
 from longflow.models.checks import at_least, scales_of
 from longflow.nets import MLP, ConvNet, ZeroConv
@@ -46,6 +46,7 @@ MIXINGS: dict[str, Callable[[int], Bijection]] = {
     "qr": QRLinear,
     "exp": ExpLinear,
 }
+CLASS_PRIORS = ("every", "last")
 MOST_SCALES = 3
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -64,6 +65,8 @@ def glow(
     coupling: Literal["affine", "additive", "affine-half", "affine-tanh"] = "affine",
     mixing: Literal["reverse", "shuffle", "free", "plu", "qr", "exp"] = "plu",
     memory: Memory = "full",
+    classes: int = 0,
+    class_prior: Literal["every", "last"] = "every",
     context: int = 0,
 ) -> Flow:
     """Scales of steps (normalise, mix, couple), between which half of the features is finished.
@@ -86,11 +89,16 @@ def glow(
         mixing: Order of the features before a coupling: reversed, shuffled, or mixed by a matrix that is free,
             factorised as PLU or QR, or a matrix exponential.
         memory: What the gradient keeps: everything, each step's input, or (reversible) the end of each scale only.
+        classes: Classes of labels on which the prior is conditioned, beside an auxiliary classifier of what it
+            conditions; 0 for none.
+        class_prior: What the classes condition: mean and deviation of every number of the latent, or (the paper's) of
+            every channel of the last scale, which hardly changes the samples of a small model.
         context: Features of a context vector that the conditioners see; 0 for none.
     """
-    _check(shape, scales, depth, width, context)
+    _check(shape, scales, depth, width, classes, context)
     transform = COUPLINGS[choose("coupling", coupling, COUPLINGS)]
     mix = MIXINGS[choose("mixing", mixing, MIXINGS)]
+    choose("class prior", class_prior, CLASS_PRIORS)
     space = tuple([1] * (len(shape) - 1))
 
     def net(features: int, parameters: int) -> torch.nn.Module:
@@ -120,11 +128,23 @@ def glow(
             else Chain(steps(shape[0]), Learned(Affine(), shape))
         )
 
-    return Flow(whole(), StandardNormal(shape), (context,) if context else None)
+    bijection = whole()
+    if classes:
+        every = class_prior == "every" or not space
+        where = torch.arange(math.prod(shape))[:, None] if every else _last(bijection, shape)
+        return Flow(bijection, ClassNormal(shape, where, classes))
+    return Flow(bijection, StandardNormal(shape), (context,) if context else None)
 
 
-def _check(shape: tuple[int, ...], scales: int | None, depth: int, width: int, context: int) -> None:
+def _last(bijection: Bijection, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return the places, in a flattened latent, of the last scale as it is squeezed there, (4C, H/2, W/2)."""
+    return Squeeze().arrange(bijection.scales(torch.arange(math.prod(shape)).reshape(1, *shape))[-1])[0]
+
+
+def _check(shape: tuple[int, ...], scales: int | None, depth: int, width: int, classes: int, context: int) -> None:
     if len(shape) not in (1, 3) or math.prod(shape) < 2:
         raise UsageError(f"glow expects events of shape (D,), D >= 2, or (C, H, W); {shape} came")
     at_least("glow", 1, depth=depth, width=width, scales=scales)
-    at_least("glow", 0, context=context)
+    at_least("glow", 0, context=context, classes=classes)
+    if classes and context:
+        raise UsageError("glow expects classes or context, not both")

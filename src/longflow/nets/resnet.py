@@ -21,8 +21,8 @@ class BatchNorm2d(Statistic):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised maps, of the shape of x."""
-        stored = (None, None) if self.training else (self.mean.flatten(), self.variance.flatten())
-        return F.batch_norm(x, *stored, self.scale, self.shift, training=self.training, eps=EPSILON)
+        mean, variance = (None, None) if self.training else (self.mean.flatten(), self.variance.flatten())
+        return F.batch_norm(x, mean, variance, self.scale, self.shift, training=self.training, eps=EPSILON)
 
 
 class WeightNormConv(nn.Module):
@@ -79,7 +79,7 @@ class ResNet(nn.Module):
         """Return the parameters, of shape (B, channels_out, H, W)."""
         x = self.first(x.contiguous(memory_format=torch.channels_last))
         total = self.skips[0](x)
-        for block, skip in zip(self.blocks, self.skips[1:], strict=True):  # type: ignore[arg-type]
+        for block, skip in zip(self.blocks, self.skips[1:], strict=True):
             x = block(x)
             total = total + skip(x)
         return self.last(total)

@@ -1,0 +1,154 @@
+"""Editing along attribute directions in the latent space."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longflow import figures
+from longflow.commands.draw import open_model, output_path, write_rows
+from longflow.commands.evaluate import Split, batches_of, dataset_of
+from longflow.data import CATALOGUE as SETS
+from longflow.data import Dataset, read
+from longflow.distributions import Dequantised, Flow
+from longflow.errors import UsageError, choose
+from longflow.runs import Run
+
+INDEX = "index"
+
+
+def edit(
+    run: str,
+    *,
+    attribute: str | None = None,
+    table: str | None = None,
+    strength: float = 1.6,
+    points: int = 7,
+    n: int = 8,
+    rows: int = 4000,
+    split: Split = "test",
+    out: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Move events along an attribute's direction: the mean latent of the training events with it, minus that without.
+
+    Writes a strip for each event, from -strength to +strength times the direction; the middle is the event itself.
+    `separation` says how well the direction tells the attribute in the events of the split, where their attribute is
+    known: the probability that an event with it projects further along than one without (0.5 is chance).
+
+    Args:
+        run: A run directory.
+        attribute: A column of the table; or, without a table, a class of the data's labels.
+        table: A table (.csv, .parquet) with a line for each row of the data file, in its order, or with their numbers
+            from 0 in a column "index". An event has the attribute where its value is positive.
+        strength: Ends of the strip, in lengths of the direction (Glow's demo: 1.6).
+        points: Events in a strip.
+        n: Number of events that are edited.
+        rows: Training events of which the direction is taken, at most.
+        split: The part of the data that is edited.
+        out: File to write; by default a name under RUN/samples.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    folder, model = open_model(run, device)
+    if attribute is None:
+        raise UsageError("expected --attribute: a column of --table, or a class of the data's labels")
+    for name, value, least in (("-n", n, 1), ("--points", points, 2), ("--rows", rows, 2)):
+        if value < least:
+            raise UsageError(f"expected {name} >= {least}; {value} came")
+    config = folder.config()
+    dataset = dataset_of(folder)
+    path = output_path(folder, config, f"edit-{attribute}-{split}", out)
+    known = attributes(folder, dataset, attribute, table)
+    along = direction(model, dataset.split("train")[:rows], known["train"][:rows], attribute)
+    start = dataset.split(split)
+    strips = moved(model, start[:n], along, strength, points)
+    write_rows(
+        path, strips.reshape(-1, *config["shape"]), config, lambda levels: edit_strips(strips, strength, levels=levels)
+    )
+    return {
+        "out": str(path),
+        "n": len(strips),
+        "attribute": attribute,
+        "strength": strength,
+        "positives": int(known["train"][:rows].sum()),
+        "negatives": int((~known["train"][:rows]).sum()),
+        "separation": separation(model, start[:rows], known[split][:rows], along),
+    }
+
+
+def attributes(run: Run, dataset: Dataset, attribute: str, table: str | None) -> dict[str, np.ndarray]:
+    """Return for each split which of its rows have the attribute, (N,) booleans.
+
+    Raises UsageError where the data have no labels or the table no such column, or not a line for each row.
+    """
+    if table is None:
+        if dataset.labels is None:
+            raise UsageError(f"{dataset.name} has no labels: name a table of attributes with --table")
+        classes = {str(k) for y in dataset.labels.values() for k in np.unique(y).tolist()}
+        chosen = int(choose("class", attribute, sorted(classes)))
+        return {split: y == chosen for split, y in dataset.labels.items()}
+    spec = run.config()["data"]["spec"]
+    if spec in SETS:
+        raise UsageError(f"a table of attributes belongs to a data file of your own; the run's data are '{spec}'")
+    content = read(spec)
+    counted = np.arange(len(content.rows))
+    values = _column(table, attribute, len(counted)) > 0
+    ends = np.cumsum([len(rows) for rows in content.splits.values()])[:-1]
+    parts = dict(zip(content.splits, np.split(values.astype(np.int64), ends), strict=True))
+    return {split: y == 1 for split, y in content.cut(parts).items()}
+
+
+def _column(table: str, attribute: str, rows: int) -> np.ndarray:
+    content = read(table)
+    if content.columns is None:
+        raise UsageError(f"expected a table of attributes with named columns; {table} is none")
+    names = [name for name in content.columns if name != INDEX]
+    values = content.rows[:, content.columns.index(choose("attribute", attribute, names))]
+    found = np.arange(len(values))
+    if INDEX in content.columns:
+        found = content.rows[:, content.columns.index(INDEX)].astype(np.int64)
+    if len(found) != rows or not np.array_equal(np.sort(found), np.arange(rows)):
+        missing = np.setdiff1d(np.arange(rows), found)
+        lacks = f"; row {missing[0]} is missing" if len(missing) else ""
+        raise UsageError(f"{table} has {len(found)} lines, expected one for each of the {rows} rows of the data{lacks}")
+    return values[np.argsort(found)]
+
+
+def direction(model: Flow | Dequantised, rows: np.ndarray, has: np.ndarray, attribute: str) -> Tensor:
+    """Return the mean latent of the rows that have the attribute minus that of the others, of the event's shape."""
+    if has.all() or not has.any():
+        raise UsageError(f"of {len(has)} training rows {int(has.sum())} have '{attribute}': both kinds are needed")
+    with torch.inference_mode():
+        with_, without = (
+            torch.stack([model.encode(x).double().sum(0) for x in batches_of(model, rows[chosen])]).sum(0)
+            / chosen.sum()
+            for chosen in (has, ~has)
+        )
+        return (with_ - without).to(next(model.parameters()))
+
+
+def moved(model: Flow | Dequantised, rows: np.ndarray, along: Tensor, strength: float, points: int) -> np.ndarray:
+    """Return events moved by -strength … +strength times a latent direction, (N, points, *shape)."""
+    steps = torch.linspace(-strength, strength, points).to(along)
+    with torch.inference_mode():
+        z = torch.cat([model.encode(x) for x in batches_of(model, rows)])
+        strips = [model.decode(z + step * along) for step in steps]
+        return torch.stack(strips, 1).cpu().numpy()
+
+
+def separation(model: Flow | Dequantised, rows: np.ndarray, has: np.ndarray, along: Tensor) -> float | None:
+    """Return the area under the ROC curve of the projection on the direction; None where all rows are of one kind."""
+    from sklearn.metrics import roc_auc_score
+
+    if has.all() or not has.any():
+        return None
+    with torch.inference_mode():
+        projected = torch.cat([(model.encode(x) * along).flatten(1).sum(1) for x in batches_of(model, rows)])
+    return float(roc_auc_score(has, projected.cpu().numpy()))
+
+
+def edit_strips(strips: np.ndarray, strength: float, *, levels: int) -> bytes:
+    """Draw strips (N, points, *shape) titled with their places on the direction."""
+    places = np.linspace(-strength, strength, strips.shape[1])
+    return figures.strips(strips, levels=levels, column_titles=[f"{place:+.1f}" for place in places])

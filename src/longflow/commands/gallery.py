@@ -1,0 +1,148 @@
+"""The report's pictures of a model of pictures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from longflow import figures
+from longflow.commands.draw import between, draw, labels_to_draw, pictures, spanned
+from longflow.commands.edit import attributes, direction, edit_strips, moved, separation
+from longflow.commands.evaluate import batches_of
+from longflow.commands.scales import energy_strips, mean_energies, redrawn
+from longflow.data import Dataset
+from longflow.distributions import ClassNormal, Dequantised, Flow
+from longflow.report import Picture, Section
+from longflow.runs import Run
+
+TEMPERATURES = (0.7, 0.85, 1.0)
+SHOWN = 16
+ROWS = 8
+FOR_DIRECTIONS = 2000
+"""Training events of which a direction is taken."""
+
+STRENGTH = 1.6
+CLASSES = 3
+"""Directions shown where no attribute is named."""
+
+
+def image_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
+    """Return samples, interpolations, reconstructions, and what each scale holds."""
+    levels, test = dataset.levels or 256, dataset.split("test")
+    return [
+        _samples(model, test, levels),
+        *_classes(model, levels),
+        *_interpolations(model, test, levels),
+        _reconstructions(model, test[:10], levels),
+        *_scales(model, test, levels),
+    ]
+
+
+def _samples(model: Flow | Dequantised, test: np.ndarray, levels: int) -> Section:
+    drawn = {t: draw(model, SHOWN, t, seed=0) for t in TEMPERATURES}
+    return Section(
+        title="Samples",
+        text="Draws from the model, not chosen: seed 0. The temperature multiplies the latent noise; "
+        "below 1 the samples are more typical and less varied.",
+        pictures=(
+            Picture(png=pictures(drawn, levels), caption="Samples by temperature."),
+            Picture(png=figures.image_grid(test[:50], levels=levels, columns=10), caption="Test data, for comparison."),
+        ),
+    )
+
+
+def _classes(model: Flow | Dequantised, levels: int) -> list[Section]:
+    if not isinstance(model.base, ClassNormal):
+        return []
+    count = model.base.classes
+    drawn = draw(model, ROWS * count, TEMPERATURES[0], 0, labels_to_draw(model, None, ROWS * count))
+    grid = figures.image_grid(drawn, levels=levels, columns=count)
+    return [
+        Section(
+            title="Classes",
+            text="Draws for each class; the prior of the coarsest scale is the only part of the model that knows it.",
+            pictures=(Picture(png=grid, caption=f"Classes 0 to {count - 1}, temperature {TEMPERATURES[0]}."),),
+        )
+    ]
+
+
+def _interpolations(model: Flow | Dequantised, test: np.ndarray, levels: int) -> list[Section]:
+    if len(test) < 4:
+        return []
+    lines = figures.strips(between(model, test, min(6, len(test) // 2), 11, 0), levels=levels)
+    square = figures.strips(spanned(model, test, 8, 0), levels=levels)
+    return [
+        Section(
+            title="Interpolation",
+            text="Straight lines between the latents of two test pictures, decoded: the ends are data. Then the torus "
+            "cos φ (cos φ' z1 + sin φ' z2) + sin φ (cos φ' z3 + sin φ' z4) that four of them span (RealNVP, 4.2).",
+            pictures=(
+                Picture(png=lines, caption="Random pairs of the test data."),
+                Picture(png=square, caption="A manifold of four test pictures; φ and φ' = 0, π/4, ..."),
+            ),
+        )
+    ]
+
+
+def _reconstructions(model: Flow | Dequantised, rows: np.ndarray, levels: int) -> Section:
+    with torch.inference_mode():
+        back = np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, rows)])
+    both = figures.strips(np.stack([rows, back]), levels=levels, row_titles=["data", "back"])
+    return Section(
+        title="Reconstruction",
+        text="Encoded and decoded again. An invertible model loses nothing.",
+        pictures=(Picture(png=both, caption="Test pictures."),),
+    )
+
+
+def _scales(model: Flow | Dequantised, test: np.ndarray, levels: int) -> list[Section]:
+    count = int(model.density.scale_map().max()) + 1
+    if count < 2:
+        return []
+    rows = test[:ROWS]
+    anew = [redrawn(model, rows, range(k + 1), TEMPERATURES[0], 1, seed=0)[:, 0] for k in range(count)]
+    strips = np.stack([rows.astype(anew[0].dtype), *anew])
+    titles = ["data", *(f"0 to {k} redrawn" if k else "0 redrawn" for k in range(count))]
+    told = ", ".join(f"scale {k} {value:.2f}" for k, value in enumerate(mean_energies(model, test[:FOR_DIRECTIONS])))
+    return [
+        Section(
+            title="Scale by scale",
+            text="Scale 0 is factored out first, and is the finest. Redrawing it alone changes details; redrawing all "
+            "of them gives another picture. Below, the mean z² at each place, of which the prior expects 1 (means: "
+            f"{told}).",
+            pictures=(
+                Picture(
+                    png=figures.strips(strips, levels=levels, row_titles=titles),
+                    caption=f"Test pictures with ever more scales redrawn, temperature {TEMPERATURES[0]}.",
+                ),
+                Picture(png=energy_strips(model, rows, levels), caption="z² by place and scale; white is 3 or more."),
+            ),
+        )
+    ]
+
+
+def edit_sections(
+    run: Run, model: Flow | Dequantised, dataset: Dataset, names: Sequence[str], table: str | None
+) -> list[Section]:
+    """Return strips along the directions of the named attributes, or of the first classes; nothing without either."""
+    if dataset.labels is not None and table is None and not names:
+        names = sorted({str(k) for k in np.unique(dataset.labels["train"])}, key=int)[:CLASSES]
+    return [_edited(run, model, dataset, names, table)] if names else []
+
+
+def _edited(run: Run, model: Flow | Dequantised, dataset: Dataset, names: Sequence[str], table: str | None) -> Section:
+    train, test = dataset.split("train")[:FOR_DIRECTIONS], dataset.split("test")[:FOR_DIRECTIONS]
+    shown = []
+    for name in names:
+        known = attributes(run, dataset, name, table)
+        along = direction(model, train, known["train"][:FOR_DIRECTIONS], name)
+        apart = separation(model, test, known["test"][:FOR_DIRECTIONS], along)
+        png = edit_strips(moved(model, test[:ROWS], along, STRENGTH, 7), STRENGTH, levels=dataset.levels or 256)
+        told = "" if apart is None else f"; it tells the attribute in test data with an AUC of {apart:.2f}"
+        shown.append(Picture(png=png, caption=f"{'Attribute' if table else 'Class'} {name}{told}."))
+    return Section(
+        title="Editing",
+        text="Test pictures moved along the mean latent of the training pictures with an attribute minus that of those "
+        "without, from -1.6 to +1.6 times that direction; the middle is the picture itself.",
+        pictures=tuple(shown),
+    )

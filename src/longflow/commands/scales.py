@@ -1,0 +1,134 @@
+"""What each scale of a latent holds: redrawing some of them, and where each finds an event unlikely."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longflow import figures
+from longflow.commands.draw import open_model, output_path, write_rows
+from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws
+from longflow.distributions import Dequantised, Flow
+from longflow.errors import UsageError
+
+BRIGHTEST = 3.0
+"""Mean z² that is drawn white; 1 is what the prior expects."""
+
+
+def resample(
+    run: str,
+    *,
+    scales: tuple[int, ...] = (0,),
+    temperature: float = 0.8,
+    draws: int = 6,
+    n: int = 8,
+    data: str | None = None,
+    split: Split = "test",
+    seed: int = 0,
+    out: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Keep the latent of events but for some scales, which are drawn anew; the first column is the event itself.
+
+    Scale 0 is the finest, the one that is factored out first; the last holds what is global.
+
+    Args:
+        run: A run directory.
+        scales: The scales that are drawn anew.
+        temperature: Multiplies the noise of what is drawn.
+        draws: Draws for each event.
+        n: Number of events.
+        data: Another data set than the run's own, a name or a path.
+        split: The part of the data.
+        seed: Seed of the draws.
+        out: File to write; by default a name under RUN/samples.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    folder, model = open_model(run, device)
+    config = folder.config()
+    for name, value in (("-n", n), ("--draws", draws)):
+        if value < 1:
+            raise UsageError(f"expected {name} >= 1; {value} came")
+    rows = dataset_of(folder, data).split(split)[:n]
+    named = "-".join(["resample", *map(str, scales), f"T{temperature:g}", split, f"seed{seed}"])
+    path = output_path(folder, config, named, out)
+    anew = redrawn(model, rows, scales, temperature, draws, seed)
+    strips = np.concatenate((rows[:, None].astype(anew.dtype), anew), 1)
+    write_rows(path, strips.reshape(-1, *config["shape"]), config, lambda levels: figures.strips(strips, levels=levels))
+    return {"out": str(path), "n": len(rows), "scales": list(scales), "temperature": temperature, "seed": seed}
+
+
+def latents(
+    run: str,
+    *,
+    n: int = 8,
+    data: str | None = None,
+    split: Split = "test",
+    out: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Show where each scale of the latent finds an event unlikely: the mean of z² over its channels, at every place.
+
+    The prior expects 1, drawn grey; white is three or more. The numbers are the means over the split's events.
+
+    Args:
+        run: A run directory of a model of pictures.
+        n: Number of events that are drawn.
+        data: Another data set than the run's own, a name or a path.
+        split: The part of the data.
+        out: File to write, a .png; by default a name under RUN/samples.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    folder, model = open_model(run, device)
+    config = folder.config()
+    if n < 1:
+        raise UsageError(f"expected -n >= 1; {n} came")
+    if len(config["shape"]) != 3 or not config["levels"]:
+        raise UsageError(f"expected a model of pictures; {folder} holds one of events of shape {config['shape']}")
+    rows = dataset_of(folder, data).split(split)
+    path = output_path(folder, config, f"latents-{split}", out)
+    if path.suffix != ".png":
+        raise UsageError(f"expected --out to end in .png; '{path.name}' came")
+    write_rows(path, rows[:n], config, lambda levels: energy_strips(model, rows[:n], levels))
+    return {"out": str(path), "n": n, "mean_z2": mean_energies(model, rows)}
+
+
+def redrawn(
+    model: Flow | Dequantised, rows: np.ndarray, scales: Sequence[int], temperature: float, draws: int, seed: int
+) -> np.ndarray:
+    """Return events (N, draws, *shape) whose latents are those of the rows but for the scales drawn anew."""
+    where = model.density.scale_map()
+    last = int(where.max())
+    if not scales or not all(0 <= k <= last for k in scales):
+        raise UsageError(f"expected scales of 0 to {last}; {' '.join(map(str, scales)) or 'none'} came")
+    chosen = torch.isin(where, torch.tensor(scales, device=where.device))
+    with fixed_draws(seed), torch.inference_mode():
+        z = torch.cat([model.encode(x) for x in batches_of(model, rows)])
+        noise = [model.base.sample(len(z), temperature=temperature) for _ in range(draws)]
+        return torch.stack([model.decode(torch.where(chosen, e, z)) for e in noise], 1).cpu().numpy()
+
+
+def energies(model: Flow | Dequantised, rows: np.ndarray) -> list[Tensor]:
+    """Return for each scale the mean of z² over its channels, (N, ...) over its space, of dequantised rows."""
+    with fixed_draws(0), torch.inference_mode():
+        z = torch.cat([model.density.encode(x + torch.rand_like(x)) for x in batches_of(model, rows)])
+        return [part.square().mean(1) for part in model.density.bijection.scales(z)]
+
+
+def mean_energies(model: Flow | Dequantised, rows: np.ndarray) -> list[float]:
+    """Return the mean z² of each scale over all rows."""
+    return [float(part.mean()) for part in energies(model, rows)]
+
+
+def energy_strips(model: Flow | Dequantised, rows: np.ndarray, levels: int) -> bytes:
+    """Draw each event (N, C, H, W) over the maps of z² of its scales, the finest first."""
+    count, channels, *sides = rows.shape
+    maps = []
+    for part in energies(model, rows):
+        grey = (255 / BRIGHTEST * part).clamp(0, 255).cpu().numpy()
+        whole = grey.repeat(sides[0] // grey.shape[1], 1).repeat(sides[1] // grey.shape[2], 2)
+        maps.append(np.broadcast_to(whole[:, None], (count, channels, *sides)))
+    shown = np.stack([rows * (255 / (levels - 1)), *maps])
+    return figures.strips(shown, levels=256, row_titles=["data", *(f"scale {k}" for k in range(len(maps)))])

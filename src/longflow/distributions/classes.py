@@ -1,0 +1,86 @@
+"""Glow's class-conditional prior and its auxiliary classifier."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from longflow.distributions.bases import HALF_LOG_2PI
+from longflow.distributions.distribution import Case, Noise, Temperature, total
+from longflow.errors import UsageError
+
+
+class ClassNormal(Noise):
+    """p(z | y) = N(z; μ_y, diag σ_y²) for a class y of K; without a class, the mixture 1/K Σ_y p(z | y).
+
+    The features at `where` (an array (C, ...) of places in the flattened event) have a mean and a deviation for each
+    class and channel, the same over space; all other numbers are standard normal. With the channels of the last scale
+    this is Glow's (Kingma & Dhariwal 2018, code: `ycond`). Means and log-deviations start at 0. The context is a class
+    for each row, whole numbers of shape (B,), or None.
+
+    `classify` is the auxiliary classifier: a linear map, from 0, of the mean over space of z at `where`.
+    """
+
+    context_shape = ()
+    where: Tensor
+
+    def __init__(self, shape: tuple[int, ...], where: Tensor, classes: int) -> None:
+        super().__init__(shape)
+        if classes < 2:
+            raise UsageError(f"ClassNormal expects at least 2 classes; {classes} came")
+        self.classes = classes
+        self.register_buffer("where", where.reshape(len(where), -1))
+        self.loc = nn.Parameter(torch.zeros(classes, len(where), 1))
+        self.log_scale = nn.Parameter(torch.zeros(classes, len(where), 1))
+        self.head = nn.Linear(len(where), classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.check_events(x, context)
+        if context is None:
+            return torch.logsumexp(self.log_joint(x), 1)
+        return self._log_prob_each(x).gather(1, context.long()[:, None])[:, 0]
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """Return log p(x | y) + log 1/K for every class y, of shape (B, K)."""
+        return self._log_prob_each(x) - math.log(self.classes)
+
+    def classify(self, z: Tensor) -> Tensor:
+        """Return the auxiliary classifier's logits, of shape (B, K)."""
+        return self.head(self._chosen(z).mean(2))
+
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
+        y = torch.randint(self.classes, (n,), device=self.anchor.device) if context is None else context.long()
+        z = (temperature * self.normal(n)).flatten(1)
+        moved = self._chosen(z) * self.log_scale[y].exp() + self.loc[y]
+        return z.index_copy(1, self.where.flatten(), moved.flatten(1)).unflatten(1, self.shape)
+
+    def check_context(self, rows: int, context: Tensor | None) -> None:
+        if context is None:
+            return
+        if tuple(context.shape) != (rows,) or context.is_floating_point():
+            came = f"{tuple(context.shape)} of {context.dtype}"
+            raise UsageError(f"expected a context of {rows} classes, whole numbers of shape ({rows},); {came} came")
+        if rows and not 0 <= int(context.min()) <= int(context.max()) < self.classes:
+            raise UsageError(
+                f"expected classes 0 to {self.classes - 1}; {int(context.min())} to {int(context.max())} came"
+            )
+
+    def _log_prob_each(self, x: Tensor) -> Tensor:
+        chosen = self._chosen(x).unsqueeze(1)
+        standard = (chosen - self.loc) * (-self.log_scale).exp()
+        own = (-0.5 * standard.square() - self.log_scale).flatten(2).sum(2)
+        rest = total(-0.5 * x.square()) + total(0.5 * chosen.square())
+        return own + rest[:, None] - self.dims * HALF_LOG_2PI
+
+    def _chosen(self, z: Tensor) -> Tensor:
+        """Return the features at `where`, (B, C, places)."""
+        return z.flatten(1)[:, self.where]
+
+    @classmethod
+    def examples(cls) -> Iterator[Case]:
+        yield Case(cls((2,), torch.tensor([1]), 3))
+        yield Case(cls((2,), torch.tensor([1]), 3), context=torch.tensor(2))
+        yield Case(cls((1,), torch.tensor([[0]]), 2), context=torch.tensor(1))

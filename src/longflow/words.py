@@ -1,0 +1,80 @@
+"""What the commands print for people: results as lines of text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def list_words(result: Result) -> str:
+    """Return the two lists."""
+    lines = ["models", *rows(result["models"])]
+    return "\n".join([*lines, "data, or a path: folder of pictures, .npz, .npy, .csv, .parquet", *rows(result["data"])])
+
+
+def rows(entries: Mapping[str, str]) -> list[str]:
+    """Return a line for each entry, its name in a column."""
+    return [f"  {name:<17}{about}" for name, about in entries.items()]
+
+
+def train_words(result: Result) -> str:
+    """Return the test likelihood beside the baselines, and where the report is."""
+    lines = [evaluate_words(result)]
+    lines += [
+        f"  {name}: {value['bits_per_dim']:.4f} ± {value['stderr_bits_per_dim']:.4f} bits/dim"
+        for name, value in result["baselines"].items()
+    ]
+    beaten = [name for name, value in result["baselines"].items() if value["bits_per_dim"] < result["bits_per_dim"]]
+    if beaten:
+        lines.append(f"this flow is worse than the {' and the '.join(beaten)}: train longer, or choose another model")
+    return "\n".join([*lines, f"run in {result['run']}, report in {result['report']}"])
+
+
+def evaluate_words(result: Result) -> str:
+    """Return a line with the likelihood, its error and its convention."""
+    how = ""
+    if result["dequantiser"]:
+        how = f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw(s)"
+    found, classes = result.get("accuracy"), ""
+    if found:
+        classes = f"; classes found: {found['bayes']:.1%} by Bayes' rule, {found['classifier']:.1%} by the classifier"
+    return (
+        f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}:"
+        f" {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim, {result['nats']:.3f} nats"
+        f" (log-likelihood: {result['likelihood']}{how}; units of the stored data; {result['dtype']};"
+        f" round trip {result['roundtrip_max_abs']:.2g}){classes}"
+    )
+
+
+def check_words(result: Result) -> str:
+    """Return the measurements, a line each."""
+    lines = [f"{result['model']}, {result['dims']} dimensions, {result['n']} events of each kind"]
+    for dtype, measured in result["dtypes"].items():
+        lines.append(f"{dtype}: round trip, max abs, in units of the data (and in standard deviations of the feature)")
+        for kind, error in measured["round_trip_max_abs"].items():
+            lost, wrong = measured["non_finite"][kind], measured["wrong_pixels"][kind]
+            relative = measured["round_trip_in_sd"][kind]
+            told = f"   {lost:.2%} of the numbers not finite" if lost else ""
+            told += f"   {wrong:.2%} of the levels wrong" if wrong else ""
+            lines.append(f"  {kind:<22}{error:.3g} ({relative:.2g}){told}")
+        error = measured["log_det_max_abs"]
+        shown = "not measured, too many dimensions" if error is None else f"{error:.3g} nats"
+        lines.append(f"  log-det against the autograd Jacobian in float64: {shown}")
+    if "integral" in result:
+        resolved = "" if result["integral_resolved"] else " (not resolved by the grid: the density is too narrow)"
+        lines.append(f"integral of the density over the plane: {result['integral']:.6f}{resolved}")
+    return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
+
+
+def wrote_words(result: Result) -> str:
+    """Return where something was written, and the rest of the result."""
+    rest = ", ".join(f"{k} {_word(v)}" for k, v in result.items() if k != "out")
+    return f"wrote {result['out']} ({rest})"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_word(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_word, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
