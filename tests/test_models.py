@@ -289,6 +289,7 @@ def test_every_mixing_trains_and_inverts(mixing):
         ((1, 4, 4), {"depth": 0}, "depth >= 1"),
         ((1, 4, 4), {"classes": 2, "context": 3}, "not both"),
         ((1, 4, 4), {"classes": 1}, "at least 2 classes"),
+        ((1, 4, 4), {"classes": 2, "class_prior": "top"}, "unknown class prior 'top'"),
     ],
 )
 def test_glow_tells_bad_input(shape, options, says):
@@ -376,9 +377,11 @@ def test_temperature_may_differ_between_scales():
         flow.sample(2, temperature=-torch.ones(1, 8, 8))
 
 
+@pytest.mark.parametrize("prior", ["every", "last"])
 @pytest.mark.parametrize("shape", [(4,), (2, 4, 4)])
-def test_classes_make_a_mixture_of_conditional_densities(shape):
-    flow = stirred(longflow.build("glow", shape=shape, classes=3, width=8, depth=1)).double().eval()
+def test_classes_make_a_mixture_of_conditional_densities(shape, prior):
+    options = {"classes": 3, "class_prior": prior, "width": 8, "depth": 1}
+    flow = stirred(longflow.build("glow", shape=shape, **options)).double().eval()
     x = torch.randn(5, *shape, dtype=torch.float64)
     each = torch.stack([flow.log_prob(x, torch.full((5,), k)) for k in range(3)])
     close(flow.log_prob(x), torch.logsumexp(each, 0) - math.log(3))
@@ -406,6 +409,14 @@ def test_classes_are_learnt_and_drawn():
     assert (flow.base.classify(z).argmax(1) == labels).float().mean() > 0.98
     drawn = flow.sample(200, labels[:200])
     assert ((drawn.mean(1) > 0) == (labels[:200] == 1)).float().mean() > 0.95
+
+
+def test_the_papers_class_prior_moves_the_channels_of_the_last_scale_only():
+    flow = longflow.build("glow", shape=(3, 8, 8), classes=2, class_prior="last", width=4, depth=1)
+    assert flow.base.loc.shape == (2, 48, 1)
+    torch.nn.init.ones_(flow.base.raw_loc)
+    z = flow.base.sample(1, torch.tensor([1]), temperature=0.0)[0]
+    assert torch.equal(z != 0, flow.scale_map() == 2)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def glow(
         classes: Classes of labels on which the prior is conditioned, beside an auxiliary classifier of what it
             conditions; 0 for none.
         class_prior: What the classes condition: mean and deviation of every number of the latent, or (the paper's) of
-            every channel of the last scale, which hardly changes the samples of a small model.
+            every channel of the last scale.
         context: Features of a context vector that the conditioners see; 0 for none.
     """
     _check(shape, scales, depth, width, classes, context)
