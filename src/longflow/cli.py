@@ -27,12 +27,13 @@ from longflow.commands.inpaint import inpaint
 from longflow.commands.report import report
 from longflow.commands.scales import latents, resample
 from longflow.commands.score import score
+from longflow.commands.sizes import sizes
 from longflow.commands.train import Interrupted, train_run
 from longflow.errors import TrainingDivergedError, UsageError, choose
 from longflow.models import CATALOGUE, Model
 from longflow.runs import Run, finite
 from longflow.training import Recipe
-from longflow.words import Result, check_words, evaluate_words, list_words, rows, train_words, wrote_words
+from longflow.words import Result, check_words, evaluate_words, list_words, rows, sizes_words, train_words, wrote_words
 
 Field = tuple[str, Any, Any]
 
@@ -213,6 +214,7 @@ def list_all() -> Result:
 
 COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
     "list": (list_all, list_words),
+    "sizes": (sizes, sizes_words),
     "evaluate": (evaluate, evaluate_words),
     "score": (score, wrote_words),
     "sample": (sample, wrote_words),

@@ -17,6 +17,15 @@ def rows(entries: Mapping[str, str]) -> list[str]:
     return [f"  {name:<17}{about}" for name, about in entries.items()]
 
 
+def sizes_words(result: Result) -> str:
+    """Return a line for each preset: parameters, and what is published."""
+    lines = []
+    for name, size in result["presets"].items():
+        shape = "x".join(map(str, size["shape"]))
+        lines.append(f"{name}, {shape}: {size['parameters']:,} parameters; published: {size['published']}")
+    return "\n".join(lines)
+
+
 def train_words(result: Result) -> str:
     """Return the test likelihood beside the baselines, and where the report is."""
     lines = [evaluate_words(result)]

@@ -19,10 +19,14 @@ class Chain(Bijection):
     """f = f_n ∘ … ∘ f_1, the first part next to the data. The log-determinants add up. Empty: the identity.
 
     `memory` says what is kept for the gradient (`memory.py`); it changes neither values nor the state_dict.
+    `trunk` is the type in which values and log-determinants are carried from part to part; networks compute in their
+    own. In float64 the way back of a float32 model meets the values of the way there, whose rounding an inverse would
+    magnify. By default the type of x, which is also that of the result.
     """
 
-    def __init__(self, *parts: Bijection, memory: Memory = "full") -> None:
+    def __init__(self, *parts: Bijection, memory: Memory = "full", trunk: torch.dtype | None = None) -> None:
         super().__init__()
+        self.trunk = trunk
         self.parts = nn.ModuleList(parts)
         self.exact = all(part.exact for part in parts)
         self.reversible = all(part.reversible for part in parts)
@@ -42,7 +46,9 @@ class Chain(Bijection):
         self, parts: list[Bijection], steps: Sequence[Step], undos: Sequence[Step], x: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         walk = Walk(steps, undos, [list(part.parameters()) for part in parts])
-        return MEMORIES[self.memory](walk, x, context)
+        carried = x if self.trunk is None else x.to(torch.promote_types(x.dtype, self.trunk))
+        y, log_det = MEMORIES[self.memory](walk, carried, context)
+        return y.to(x.dtype), log_det.to(x.dtype)
 
     def _bijections(self) -> list[Bijection]:
         return cast(list[Bijection], list(self.parts))
@@ -60,6 +66,7 @@ class Chain(Bijection):
     @classmethod
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(), (3,))
+        yield Example(cls(Coupling(Affine(), MLP(2, 4, hidden=7, depth=1)), trunk=torch.float64), (4,))
         yield Example(cls(Reverse(), Learned(Scale(), (4,)), Under(Interleave(), Reverse())), (4,))
 
 
@@ -149,8 +156,12 @@ class Coupling(Around):
 
     def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         first, second = x.tensor_split([x.shape[1] // 2], 1)
-        moved, log_det = step(second, self.conditioner(first, context))
+        moved, log_det = step(second, self.conditioner(first.to(self._own_dtype(first)), context))
         return torch.cat((first, moved), 1), log_det
+
+    def _own_dtype(self, x: Tensor) -> torch.dtype:
+        """Return the conditioner's type: a chain may carry values in a wider one."""
+        return next((p.dtype for p in self.conditioner.parameters()), x.dtype)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:

@@ -22,7 +22,8 @@ class Elementwise(Bijection):
 
     The context has `parameters_per_feature` times as many features as x, parameter by parameter (all first ones, then
     all second ones), the same space as x or ones, and the same batch as x or one.
-    A leaf implements `ahead` and `back`, which return the value and the log-slope, of shapes that broadcast to x.
+    A leaf implements `ahead` and `back`, which return the value and the log-slope, of shapes that broadcast to x. They
+    compute in the type of x where that is the wider one: exp(s) · exp(-s) is 1 to the rounding of its type only.
     """
 
     parameters_per_feature: int
@@ -46,7 +47,8 @@ class Elementwise(Bijection):
         return self._apply_map(self.back, z, context)
 
     def _apply_map(self, step: Map, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        y, log_slope = step(x, self._parameters_in(context, x.shape[1]))
+        theta = self._parameters_in(context, x.shape[1])
+        y, log_slope = step(x, tuple(t.to(torch.promote_types(t.dtype, x.dtype)) for t in theta))
         return y, log_slope.expand_as(x).flatten(1).sum(1)
 
     def _parameters_in(self, context: Tensor | None, features: int) -> Theta:

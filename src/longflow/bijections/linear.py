@@ -13,7 +13,8 @@ from longflow.bijections.bijection import Bijection, Example
 class Linear(Bijection):
     """z = W x on axis 1, the same at every place of space; log|det| = places · log|det W|.
 
-    A leaf gives the matrix, its inverse and log|det W|; W starts orthogonal.
+    A leaf gives the matrix, its inverse and log|det W|, in float64: they are small, and a rounded inverse is none. W
+    starts orthogonal.
     """
 
     @abstractmethod
@@ -36,10 +37,10 @@ class Linear(Bijection):
 
     def _mix(self, matrix: Tensor, x: Tensor) -> Tensor:
         places = prod(x.shape[2:])
-        return (matrix @ x.reshape(x.shape[0], x.shape[1], places)).reshape(x.shape)
+        return (matrix.to(x.dtype) @ x.reshape(x.shape[0], x.shape[1], places)).reshape(x.shape)
 
     def _log_det(self, x: Tensor) -> Tensor:
-        return (prod(x.shape[2:]) * self.log_abs_det()).expand(x.shape[0])
+        return (prod(x.shape[2:]) * self.log_abs_det()).to(x.dtype).expand(x.shape[0])
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -49,20 +50,20 @@ class Linear(Bijection):
 
 
 class FreeLinear(Linear):
-    """W itself is the parameter (Glow's default). The determinant and the inverse are taken in float64."""
+    """W itself is the parameter (Glow's default)."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(random_rotation(features))
 
     def matrix(self) -> Tensor:
-        return self.weight
+        return self.weight.double()
 
     def inverse_matrix(self) -> Tensor:
-        return torch.linalg.inv(self.weight.double()).to(self.weight)
+        return torch.linalg.inv(self.weight.double())
 
     def log_abs_det(self) -> Tensor:
-        return torch.linalg.slogdet(self.weight.double()).logabsdet.to(self.weight)
+        return torch.linalg.slogdet(self.weight.double()).logabsdet
 
 
 class PLULinear(Linear):
@@ -81,16 +82,17 @@ class PLULinear(Linear):
         self.upper = nn.Parameter(upper.triu(1))
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        lower = self.lower.tril(-1) + torch.eye(len(self.sign)).to(self.lower)
-        return lower, self.upper.triu(1) + torch.diag(self.sign * self.log_scale.exp())
+        lower = self.lower.double().tril(-1)
+        diagonal = self.sign.double() * self.log_scale.double().exp()
+        return lower + torch.eye(len(self.sign)).to(lower), self.upper.double().triu(1) + torch.diag(diagonal)
 
     def matrix(self) -> Tensor:
         lower, upper = self._factors()
-        return self.permutation @ lower @ upper
+        return self.permutation.double() @ lower @ upper
 
     def inverse_matrix(self) -> Tensor:
         lower, upper = self._factors()
-        below = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
+        below = torch.linalg.solve_triangular(lower, self.permutation.double().T, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, below, upper=True)
 
     def log_abs_det(self) -> Tensor:
@@ -110,13 +112,13 @@ class QRLinear(Linear):
         self.upper = nn.Parameter(torch.zeros(features, features))
 
     def _q(self) -> Tensor:
-        q = torch.eye(len(self.log_scale)).to(self.upper)
-        for v in self.reflections:
+        q = torch.eye(len(self.log_scale)).to(self.upper).double()
+        for v in self.reflections.double():
             q = q - 2 * torch.outer(q @ v, v) / v.square().sum()
         return q
 
     def _r(self) -> Tensor:
-        return self.upper.triu(1) + torch.diag(self.log_scale.exp())
+        return self.upper.double().triu(1) + torch.diag(self.log_scale.double().exp())
 
     def matrix(self) -> Tensor:
         return self._q() @ self._r()
@@ -141,10 +143,10 @@ class ExpLinear(Linear):
         self.log_matrix = nn.Parameter((a - a.T) / 2)
 
     def matrix(self) -> Tensor:
-        return torch.linalg.matrix_exp(self.log_matrix)
+        return torch.linalg.matrix_exp(self.log_matrix.double())
 
     def inverse_matrix(self) -> Tensor:
-        return torch.linalg.matrix_exp(-self.log_matrix)
+        return torch.linalg.matrix_exp(-self.log_matrix.double())
 
     def log_abs_det(self) -> Tensor:
         return self.log_matrix.trace()

@@ -11,12 +11,21 @@ from longflow.models import glow, nice, realnvp
 
 
 @dataclass(frozen=True)
+class Published:
+    """What is published of a preset's size, for events of a shape."""
+
+    shape: tuple[int, ...]
+    parameters: str
+
+
+@dataclass(frozen=True)
 class Model:
-    """A builder, what it is, and its presets: named sets of options."""
+    """A builder, what it is, its presets (named sets of options), and what is published of their sizes."""
 
     builder: Callable[..., Flow]
     about: str
     presets: Mapping[str, Mapping[str, Any]]
+    published: Mapping[str, Published]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -39,13 +48,31 @@ class Model:
 
 
 CATALOGUE: dict[str, Model] = {
-    "nice": Model(nice.nice, "additive couplings and a diagonal scale (Dinh, Krueger & Bengio 2015)", nice.PRESETS),
+    "nice": Model(
+        nice.nice,
+        "additive couplings and a diagonal scale (Dinh, Krueger & Bengio 2015)",
+        nice.PRESETS,
+        {"paper": Published((1, 28, 28), 'none in the paper; "4 x 5 x 1000² = 20 million" in the essay')},
+    ),
     "realnvp": Model(
         realnvp.realnvp,
         "affine couplings of checkerboards and channels (Dinh, Sohl-Dickstein & Bengio 2017)",
         realnvp.PRESETS,
+        {
+            "cifar10": Published((3, 32, 32), "none in the paper; 19.5 million by arithmetic from its text"),
+            "cifar10-narrow": Published((3, 32, 32), "6.4 million, in a later table, for CIFAR-10"),
+            "imagenet32": Published((3, 32, 32), "46.2 million, in a later table"),
+        },
     ),
-    "glow": Model(glow.glow, "1x1 convolutions, multi-scale, for pictures (Kingma & Dhariwal 2018)", glow.PRESETS),
+    "glow": Model(
+        glow.glow,
+        "1x1 convolutions, multi-scale, for pictures (Kingma & Dhariwal 2018)",
+        glow.PRESETS,
+        {
+            "cifar10": Published((3, 32, 32), "44.0 million; 44.2 counting both triangles of PLU, as here"),
+            "essay": Published((3, 32, 32), "7.06 million, by arithmetic from the essay's code"),
+        },
+    ),
 }
 
 

@@ -1,8 +1,13 @@
-"""The checks that builders share."""
+"""The options and checks that builders share."""
 
 from typing import Any
 
+import torch
+
 from longflow.errors import UsageError
+
+TRUNKS = {"float64": torch.float64, "float32": None}
+"""The types in which a chain carries values: float64, or the model's own."""
 
 
 def at_least(model: str, least: int, **options: Any) -> None:

@@ -29,7 +29,7 @@ from longflow.bijections import (
 from longflow.bijections.memory import Memory
 from longflow.distributions import ClassNormal, Flow, StandardNormal
 from longflow.errors import UsageError, choose
-from longflow.models.checks import at_least, scales_of
+from longflow.models.checks import TRUNKS, at_least, scales_of
 from longflow.nets import MLP, ConvNet, ZeroConv
 
 COUPLINGS: dict[str, Callable[[], Shift | Affine]] = {
@@ -65,6 +65,7 @@ def glow(
     coupling: Literal["affine", "additive", "affine-half", "affine-tanh"] = "affine",
     mixing: Literal["reverse", "shuffle", "free", "plu", "qr", "exp"] = "plu",
     memory: Memory = "full",
+    trunk: Literal["float64", "float32"] = "float64",
     classes: int = 0,
     class_prior: Literal["every", "last"] = "every",
     context: int = 0,
@@ -89,6 +90,7 @@ def glow(
         mixing: Order of the features before a coupling: reversed, shuffled, or mixed by a matrix that is free,
             factorised as PLU or QR, or a matrix exponential.
         memory: What the gradient keeps: everything, each step's input, or (reversible) the end of each scale only.
+        trunk: Type in which a scale carries values from step to step; the conditioners compute in the model's.
         classes: Classes of labels on which the prior is conditioned, beside an auxiliary classifier of what it
             conditions; 0 for none.
         class_prior: What the classes condition: mean and deviation of every number of the latent, or (the paper's) of
@@ -99,6 +101,7 @@ def glow(
     transform = COUPLINGS[choose("coupling", coupling, COUPLINGS)]
     mix = MIXINGS[choose("mixing", mixing, MIXINGS)]
     choose("class prior", class_prior, CLASS_PRIORS)
+    choose("trunk", trunk, TRUNKS)
     space = tuple([1] * (len(shape) - 1))
 
     def net(features: int, parameters: int) -> torch.nn.Module:
@@ -113,7 +116,7 @@ def glow(
         return Chain(Learned(Affine(), (features, *space)), mix(features), couple)
 
     def steps(features: int) -> Bijection:
-        return Chain(*(step(features) for _ in range(depth)), memory=memory)
+        return Chain(*(step(features) for _ in range(depth)), memory=memory, trunk=TRUNKS[trunk])
 
     def scale(features: int, left: int) -> Bijection:
         if left == 1:

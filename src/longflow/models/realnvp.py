@@ -25,7 +25,7 @@ from longflow.bijections import (
 from longflow.bijections.memory import Memory
 from longflow.distributions import Flow, StandardNormal
 from longflow.errors import UsageError, choose
-from longflow.models.checks import at_least, scales_of
+from longflow.models.checks import TRUNKS, at_least, scales_of
 from longflow.nets import MLP, BatchNorm2d, ChannelNorm, ResNet
 
 NORMS = {"batch": BatchNorm2d, "act": ChannelNorm}
@@ -50,6 +50,7 @@ def realnvp(
     growth: int = 2,
     norm: Literal["act", "batch"] = "act",
     memory: Memory = "full",
+    trunk: Literal["float64", "float32"] = "float64",
     context: int = 0,
 ) -> Flow:
     """Affine couplings of checkerboards and of channels, at several scales, with residual conditioners.
@@ -75,10 +76,12 @@ def realnvp(
         growth: Factor by which the width grows whenever a squeeze halves the sides.
         norm: Normalisation: learned scales that start from data, or the batch's statistics.
         memory: What the gradient keeps: everything, each coupling's input, or (reversible, with norm "act") the end.
+        trunk: Type in which a scale carries values from coupling to coupling; conditioners compute in the model's.
         context: Features of a context vector that the conditioners see; 0 for none.
     """
     _check(shape, scales, width, blocks, growth, context)
     choose("norm", norm, NORMS)
+    choose("trunk", trunk, TRUNKS)
     if memory == "reversible" and norm == "batch":
         raise UsageError("realnvp expects norm 'act' for reversible memory: batch statistics cannot be walked back")
     space = tuple([1] * (len(shape) - 1))
@@ -99,13 +102,17 @@ def realnvp(
 
     def channels(features: int, maps: int) -> Bijection:
         nets = [Signed(features, residual(2 * features, features, maps), norm) for _ in range(3)]
-        return Chain(*(Under(Halves(k % 2), couple(features, net)) for k, net in enumerate(nets)), memory=memory)
+        return Chain(
+            *(Under(Halves(k % 2), couple(features, net)) for k, net in enumerate(nets)),
+            memory=memory,
+            trunk=TRUNKS[trunk],
+        )
 
     def scale(features: int, left: int, maps: int) -> Bijection:
         if left == 1:
-            return Chain(*checkerboards(4, features, maps), memory=memory)
+            return Chain(*checkerboards(4, features, maps), memory=memory, trunk=TRUNKS[trunk])
         return Chain(
-            Chain(*checkerboards(3, features, maps), memory=memory),
+            Chain(*checkerboards(3, features, maps), memory=memory, trunk=TRUNKS[trunk]),
             Under(Squeeze(), channels(2 * features, growth * maps)),
             Under(diagonals(features), FactorOut(scale(2 * features, left - 1, growth * maps))),
         )
@@ -116,7 +123,9 @@ def realnvp(
         def net() -> MLP:
             return MLP(first, PARAMETERS * second, hidden=width, depth=2 * blocks, context=context)
 
-        return Chain(*(Under(Interleave(k % 2), couple(second, net())) for k in range(8)), memory=memory)
+        return Chain(
+            *(Under(Interleave(k % 2), couple(second, net())) for k in range(8)), memory=memory, trunk=TRUNKS[trunk]
+        )
 
     whole = scale(shape[0], scales_of("realnvp", shape, scales, MOST_SCALES), width) if space else vectors()
     return Flow(whole, StandardNormal(shape), (context,) if context else None)
