@@ -12,6 +12,7 @@ Gradients: relative error ‖g - g_full‖ / ‖g_full‖ of each mode on a batc
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ from longflow.runs import Run
 MODES = ("full", "checkpoint", "reversible")
 DEPTHS = (4, 8, 16, 32, 64)
 BATCH, WIDTH, STEPS = 128, 64, 2
+STEADY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""So that freed memory goes back at once, and the resident set is what is used."""
 
 
 def resident(key):
@@ -88,7 +91,13 @@ def main():
         for depth in DEPTHS:
             for mode in MODES:
                 command = [sys.executable, __file__, "--one", mode, str(depth)]
-                lines.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+                lines.append(
+                    json.loads(
+                        subprocess.run(
+                            command, capture_output=True, text=True, check=True, env=os.environ | STEADY
+                        ).stdout
+                    )
+                )
                 print(lines[-1], flush=True)
         flags.out.write_text(json.dumps({"torch": torch.__version__, "lines": lines}, indent=1) + "\n")
     if flags.figure:

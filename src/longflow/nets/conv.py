@@ -1,6 +1,7 @@
 """Glow's convolutional conditioner."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longflow.adaptive import Adaptive, moments
@@ -28,19 +29,43 @@ class ChannelNorm(Adaptive):
         return x * (LOG_SCALE_FACTOR * self.s).exp() + self.t
 
 
+class NormedConv(Adaptive):
+    """A convolution, then x · exp(3 s) + t with learned s and t a channel, set from data as `ChannelNorm` is.
+
+    Scale and shift act within the convolution, as its weights and its bias: no pass over the maps is spent on them.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, side: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.05 * torch.randn(channels_out, channels_in, side, side))
+        self.s = nn.Parameter(torch.zeros(channels_out, 1, 1, 1))
+        self.t = nn.Parameter(torch.zeros(channels_out))
+
+    def adapt(self, x: Tensor) -> None:
+        """Set s and t from a batch of the convolution's input."""
+        maps = F.conv2d(x, self.weight, padding="same")
+        mean, std = moments(maps, torch.Size((1, len(self.t), 1, 1)))
+        self.s.copy_(-std.log().reshape(self.s.shape) / LOG_SCALE_FACTOR)
+        self.t.copy_((-mean / std).flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels_in, H, W) to (B, channels_out, H, W)."""
+        return F.conv2d(x, self.weight * (LOG_SCALE_FACTOR * self.s).exp(), self.t, padding="same")
+
+
 class ZeroConv(nn.Module):
     """A 3×3 convolution that starts at zero, its output times exp(3 s) with a learned s a channel."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.s = nn.Parameter(torch.zeros(1, channels_out, 1, 1))
-        nn.init.zeros_(self.conv.weight)
-        self.conv.bias = nn.Parameter(torch.zeros(channels_out))
+        self.weight = nn.Parameter(torch.zeros(channels_out, channels_in, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+        self.s = nn.Parameter(torch.zeros(channels_out))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map (B, channels_in, H, W) to (B, channels_out, H, W)."""
-        return self.conv(x) * (LOG_SCALE_FACTOR * self.s).exp()
+        scale = (LOG_SCALE_FACTOR * self.s).exp()
+        return F.conv2d(x, self.weight * scale[:, None, None, None], self.bias * scale, padding="same")
 
 
 class ConvNet(nn.Module):
@@ -53,17 +78,11 @@ class ConvNet(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, *, width: int, context: int = 0) -> None:
         super().__init__()
         self.context = context
-        first = nn.Conv2d(channels_in + context, width, 3, padding=1, bias=False)
-        second = nn.Conv2d(width, width, 1, bias=False)
-        for conv in (first, second):
-            nn.init.normal_(conv.weight, std=0.05)
         self.layers = nn.Sequential(
-            first,
-            ChannelNorm(width),
-            nn.ReLU(),
-            second,
-            ChannelNorm(width),
-            nn.ReLU(),
+            NormedConv(channels_in + context, width, 3),
+            nn.ReLU(inplace=True),
+            NormedConv(width, width, 1),
+            nn.ReLU(inplace=True),
             ZeroConv(width, channels_out),
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
