@@ -115,8 +115,9 @@ def draw(lines, path):
         for mode in MODES:
             own = [line for line in lines if line["mode"] == mode]
             axis.plot([line["depth"] for line in own], [line[key] for line in own], "o-", label=mode)
-        axis.set(xlabel="steps K in each of 3 scales", title=title, ylim=(0, None))
-    axes[0].set_yscale("log")
+        axis.set(xlabel="steps K in each of 3 scales", title=title)
+        axis.set(xscale="log", yscale="log", xticks=DEPTHS, xticklabels=DEPTHS)
+        axis.minorticks_off()
     axes[0].legend(frameon=False)
     figure.savefig(path, dpi=110)
 
