@@ -267,3 +267,23 @@ def test_conditional_flow_takes_one_context_row_per_sample():
 def test_bad_input_is_told(call, says):
     with pytest.raises(UsageError, match=says):
         call(Flow(Learned(Scale(), (2,)), StandardNormal((2,))))
+
+
+def test_standardised_latents_have_deviation_one():
+    classes = ClassNormal((3,), torch.tensor([1, 2]), 2)
+    with torch.no_grad():
+        classes.raw_loc.copy_(torch.tensor([[-3.0, 3.0], [3.0, -3.0]])[..., None])
+        classes.log_scale.normal_()
+    for model in (StandardNormal((3,)), StandardLogistic((3,)), classes):
+        z = model.standardised(model.sample(20000))
+        assert z.square().mean(0).tolist() == [pytest.approx(1, abs=0.06)] * 3
+
+
+def test_classes_far_away_are_impossible_not_undefined():
+    model = ClassNormal((3,), torch.tensor([1]), 2)
+    x = torch.full((2, 3), 1e20)
+    assert model.log_prob(x).tolist() == model.log_prob(x, torch.tensor([0, 1])).tolist() == [-math.inf] * 2
+
+
+def test_a_flow_without_parameters_has_a_scale_map():
+    assert Flow(Chain(), StandardNormal((3,))).scale_map().tolist() == [0, 0, 0]

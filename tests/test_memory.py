@@ -133,5 +133,5 @@ def test_reversible_refuses_what_is_not_exact():
     class Rough(Scale):
         exact = False
 
-    with pytest.raises(UsageError, match="exact inverse"):
+    with pytest.raises(UsageError, match="inverse is exact"):
         Chain(Learned(Rough(), (2,)), Rough(), memory="reversible")

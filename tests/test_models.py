@@ -436,7 +436,7 @@ def test_wrong_classes_are_told(classes, says):
         ((1, 4, 4), {"scales": 3}, "allow 2 scales"),
         ((1, 8), {}, "events of shape"),
         ((1, 4, 4), {"norm": "bath"}, "did you mean 'batch'"),
-        ((1, 4, 4), {"norm": "batch", "memory": "reversible"}, "norm 'act'"),
+        ((1, 4, 4), {"norm": "batch", "memory": "reversible"}, "exact, in training too"),
         ((1, 4, 4), {"blocks": 0}, "blocks >= 1"),
     ],
 )

@@ -110,7 +110,7 @@ def train(given: list[str]) -> int:
     run = train_run(name, settings, recipe, options, command=shlex.join(["longflow", "train", *given]))
     result = report(str(run.path), device=settings.device) if int(os.environ.get("RANK", "0")) == 0 else {}
     if result:
-        _show({"run": str(run.path), **result}, train_words, as_json=flags["json"])
+        _show(result, train_words, as_json=flags["json"])
     return 0
 
 

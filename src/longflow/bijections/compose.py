@@ -32,7 +32,9 @@ class Chain(Bijection):
         self.reversible = all(part.reversible for part in parts)
         self.memory = choose("memory", memory, MEMORIES)
         if memory == "reversible" and not (self.exact and self.reversible):
-            raise UsageError("reversible memory expects bijections with an exact inverse; use 'checkpoint'")
+            raise UsageError(
+                "reversible memory expects bijections whose inverse is exact, in training too; use 'checkpoint'"
+            )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         parts = self._bijections()

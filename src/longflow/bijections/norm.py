@@ -21,16 +21,13 @@ class BatchNorm(Statistic, Bijection):
 
     reversible = False
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__(shape)
-
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         mean, variance = self.statistics(x)
-        scale = (variance + EPSILON).rsqrt()
+        scale = (_as_wide(variance, x) + EPSILON).rsqrt()
         return (x - mean) * scale, self._log_det(scale, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        deviation = (self.variance + EPSILON).sqrt()
+        deviation = (_as_wide(self.variance, z) + EPSILON).sqrt()
         return z * deviation + self.mean, self._log_det(deviation, z)
 
     def _log_det(self, scale: Tensor, x: Tensor) -> Tensor:
@@ -42,3 +39,7 @@ class BatchNorm(Statistic, Bijection):
             layer = cls(shape).eval()
             layer.adapt(torch.randn(7, *event) * 3 + 1)
             yield Example(layer, event)
+
+
+def _as_wide(stored: Tensor, x: Tensor) -> Tensor:
+    return stored.to(torch.promote_types(stored.dtype, x.dtype))

@@ -44,8 +44,8 @@ def check(
     Round trips are measured on test data, on the model's own samples, and off the distribution, where an inverse may
     explode (Behrmann et al. 2021): uniform noise over the data's range, Gaussian noise three times as wide as the data
     (clipped to the range of levels), and another data set. `non_finite` is the share of numbers that come back as no
-    number, `wrong_pixels` that of levels that come back half a level or more away. Only data and samples decide
-    `passed`.
+    number, `wrong_pixels` that of levels that come back half a level or more away (None without levels). Only data and
+    samples decide `passed`.
 
     Args:
         run: A run directory.
@@ -111,7 +111,7 @@ def _measure(flow: Flow, inputs: dict[str, Tensor], spread: Tensor, *, levels: b
         "round_trip_in_sd": {name: float((error / spread).max()) for name, error in trips.items()},
         "non_finite": {name: float((~error.isfinite()).double().mean()) for name, error in trips.items()},
         "wrong_pixels": {
-            name: float((~(error < HALF_A_LEVEL) & levels).double().mean()) for name, error in trips.items()
+            name: float((~(error < HALF_A_LEVEL)).double().mean()) if levels else None for name, error in trips.items()
         },
         "log_det_max_abs": None,
     }

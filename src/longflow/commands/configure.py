@@ -96,6 +96,7 @@ def configuration(
             "name": dataset.name,
             "quantised": settings.levels,
             "sha256": dataset.sha256,
+            "labels_sha256": dataset.labels_sha256 if resolved.get("classes") else None,
             "sizes": dict(dataset.sizes),
             "columns": None if dataset.columns is None else list(dataset.columns),
         },

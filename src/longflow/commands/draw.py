@@ -66,7 +66,8 @@ def sample(
         raise UsageError(f"expected at most {MOST_NUMBERS // math.prod(config['shape']):,} samples; {n:,} came")
     labels = labels_to_draw(model, label, n)
     asked = scale_temperature or temperature
-    mark = [f"T{t:g}" for t in asked] + ([f"label{label}"] if label is not None else [])
+    kind = "S" if scale_temperature else "T"
+    mark = [f"{kind}{t:g}" for t in asked] + ([f"label{label}"] if label is not None else [])
     path = output_path(folder, config, "-".join(["sample", *mark, f"seed{seed}"]), out)
     if scale_temperature:
         drawn = {0.0: draw(model, n, scale_temperatures(model, scale_temperature), seed, labels)}
@@ -87,6 +88,8 @@ def labels_to_draw(model: Flow | Dequantised, label: int | None, n: int) -> torc
         if label is not None:
             raise UsageError("the run's model has no classes; --label needs one trained with --classes")
         return None
+    if label is not None and not 0 <= label < model.base.classes:
+        raise UsageError(f"expected --label of 0 to {model.base.classes - 1}; {label} came")
     labels = torch.arange(n) % model.base.classes if label is None else torch.full((n,), label)
     return labels.to(next(model.parameters()).device)
 

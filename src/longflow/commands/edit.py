@@ -1,5 +1,6 @@
 """Editing along attribute directions in the latent space."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,8 @@ def edit(
     """Move events along an attribute's direction: the mean latent of the training events with it, minus that without.
 
     Writes a strip for each event, from -strength to +strength times the direction; the middle is the event itself.
-    `separation` says how well the direction tells the attribute in the events of the split, where their attribute is
-    known: the probability that an event with it projects further along than one without (0.5 is chance).
+    `auc` says how well the direction tells the attribute in the events of the split: the area under the ROC curve of
+    the projection on it, the probability that an event with it projects further along than one without.
 
     Args:
         run: A run directory.
@@ -45,7 +46,7 @@ def edit(
         strength: Ends of the strip, in lengths of the direction (Glow's demo: 1.6).
         points: Events in a strip.
         n: Number of events that are edited.
-        rows: Training events of which the direction is taken, at most.
+        rows: Training events of which the direction is taken, at most; half of them with the attribute.
         split: The part of the data that is edited.
         out: File to write; by default a name under RUN/samples.
         device: auto, cpu, cuda, cuda:1, ...
@@ -56,11 +57,13 @@ def edit(
     for name, value, least in (("-n", n, 1), ("--points", points, 2), ("--rows", rows, 2)):
         if value < least:
             raise UsageError(f"expected {name} >= {least}; {value} came")
+    if not math.isfinite(strength):
+        raise UsageError(f"expected a finite --strength; {strength} came")
     config = folder.config()
     dataset = dataset_of(folder)
     path = output_path(folder, config, f"edit-{attribute}-{split}", out)
     known = attributes(folder, dataset, attribute, table)
-    along = direction(model, dataset.split("train")[:rows], known["train"][:rows], attribute)
+    along, used = direction(model, dataset.split("train"), known["train"], rows, attribute)
     start = dataset.split(split)
     strips = moved(model, start[:n], along, strength, points)
     write_rows(
@@ -71,9 +74,9 @@ def edit(
         "n": len(strips),
         "attribute": attribute,
         "strength": strength,
-        "positives": int(known["train"][:rows].sum()),
-        "negatives": int((~known["train"][:rows]).sum()),
-        "separation": separation(model, start[:rows], known[split][:rows], along),
+        "positives": int(used.sum()),
+        "negatives": int((~used).sum()),
+        "auc": auc(model, start, known[split], along),
     }
 
 
@@ -115,17 +118,25 @@ def _column(table: str, attribute: str, rows: int) -> np.ndarray:
     return values[np.argsort(found)]
 
 
-def direction(model: Flow | Dequantised, rows: np.ndarray, has: np.ndarray, attribute: str) -> Tensor:
-    """Return the mean latent of the rows that have the attribute minus that of the others, of the event's shape."""
+def direction(
+    model: Flow | Dequantised, rows: np.ndarray, has: np.ndarray, most: int, attribute: str
+) -> tuple[Tensor, np.ndarray]:
+    """Return the mean latent of the rows that have the attribute minus that of the others, of the event's shape.
+
+    At most half of `most` rows of each kind are taken, from anywhere in the data. Which of those have it comes second.
+    """
     if has.all() or not has.any():
         raise UsageError(f"of {len(has)} training rows {int(has.sum())} have '{attribute}': both kinds are needed")
+    order = np.random.default_rng(0).permutation(len(rows))
+    taken = np.concatenate([order[has[order] == kind][: max(1, most // 2)] for kind in (True, False)])
+    rows, has = rows[taken], has[taken]
     with torch.inference_mode():
         with_, without = (
             torch.stack([model.encode(x).double().sum(0) for x in batches_of(model, rows[chosen])]).sum(0)
             / chosen.sum()
             for chosen in (has, ~has)
         )
-        return (with_ - without).to(next(model.parameters()))
+        return (with_ - without).to(next(model.parameters())), has
 
 
 def moved(model: Flow | Dequantised, rows: np.ndarray, along: Tensor, strength: float, points: int) -> np.ndarray:
@@ -137,7 +148,7 @@ def moved(model: Flow | Dequantised, rows: np.ndarray, along: Tensor, strength: 
         return torch.stack(strips, 1).cpu().numpy()
 
 
-def separation(model: Flow | Dequantised, rows: np.ndarray, has: np.ndarray, along: Tensor) -> float | None:
+def auc(model: Flow | Dequantised, rows: np.ndarray, has: np.ndarray, along: Tensor) -> float | None:
     """Return the area under the ROC curve of the projection on the direction; None where all rows are of one kind."""
     from sklearn.metrics import roc_auc_score
 

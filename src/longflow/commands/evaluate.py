@@ -118,6 +118,8 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
         raise UsageError(
             f"'{chosen}' has changed since {run} was trained (sha256 {dataset.sha256[:12]}, not {own['sha256'][:12]})"
         )
+    if spec is None and own.get("labels_sha256") not in (None, dataset.labels_sha256):
+        raise UsageError(f"the labels of '{chosen}' have changed since {run} was trained")
     return dataset
 
 

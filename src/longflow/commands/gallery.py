@@ -1,13 +1,13 @@
 """The report's pictures of a model of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from longflow import figures
 from longflow.commands.draw import between, draw, labels_to_draw, pictures, spanned
-from longflow.commands.edit import attributes, direction, edit_strips, moved, separation
+from longflow.commands.edit import attributes, auc, direction, edit_strips, moved
 from longflow.commands.evaluate import batches_of
 from longflow.commands.scales import energy_strips, mean_energies, redrawn
 from longflow.data import Dataset
@@ -60,7 +60,7 @@ def _classes(model: Flow | Dequantised, levels: int) -> list[Section]:
     return [
         Section(
             title="Classes",
-            text="Draws for each class; the prior of the coarsest scale is the only part of the model that knows it.",
+            text="Draws for each class. Only the prior knows the class: the same latent is decoded alike for all.",
             pictures=(Picture(png=grid, caption=f"Classes 0 to {count - 1}, temperature {TEMPERATURES[0]}."),),
         )
     ]
@@ -108,38 +108,57 @@ def _scales(model: Flow | Dequantised, test: np.ndarray, levels: int) -> list[Se
         Section(
             title="Scale by scale",
             text="Scale 0 is factored out first, and is the finest. Redrawing it alone changes details; redrawing all "
-            "of them gives another picture. Below, the mean z² at each place, of which the prior expects 1 (means: "
-            f"{told}).",
+            "of them gives another picture. Below, at each place the mean square of the latent, standardised by the "
+            f"prior, of which 1 is expected (means: {told}).",
             pictures=(
                 Picture(
                     png=figures.strips(strips, levels=levels, row_titles=titles),
                     caption=f"Test pictures with ever more scales redrawn, temperature {TEMPERATURES[0]}.",
                 ),
-                Picture(png=energy_strips(model, rows, levels), caption="z² by place and scale; white is 3 or more."),
+                Picture(
+                    png=energy_strips(model, rows, levels),
+                    caption="Mean square by place and scale; white is 3 or more.",
+                ),
             ),
         )
     ]
 
 
+def known_attributes(
+    run: Run, dataset: Dataset, names: Sequence[str], table: str | None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return which rows of each split have each attribute: those named or, of labelled pictures, the first classes.
+
+    Raises UsageError where a named one is unknown.
+    """
+    if names:
+        return {name: attributes(run, dataset, name, table) for name in names}
+    if dataset.labels is None:
+        return {}
+    found = sorted({int(k) for k in np.unique(dataset.labels["train"])})[:CLASSES]
+    return {f"class {k}": {split: y == k for split, y in dataset.labels.items()} for k in found} if found[1:] else {}
+
+
 def edit_sections(
-    run: Run, model: Flow | Dequantised, dataset: Dataset, names: Sequence[str], table: str | None
+    model: Flow | Dequantised, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]
 ) -> list[Section]:
-    """Return strips along the directions of the named attributes, or of the first classes; nothing without either."""
-    if dataset.labels is not None and table is None and not names:
-        names = sorted({str(k) for k in np.unique(dataset.labels["train"])}, key=int)[:CLASSES]
-    return [_edited(run, model, dataset, names, table)] if names else []
+    """Return strips along the direction of each attribute; nothing where there is none."""
+    return [_edited(model, dataset, known)] if known else []
 
 
-def _edited(run: Run, model: Flow | Dequantised, dataset: Dataset, names: Sequence[str], table: str | None) -> Section:
-    train, test = dataset.split("train")[:FOR_DIRECTIONS], dataset.split("test")[:FOR_DIRECTIONS]
+def _edited(model: Flow | Dequantised, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]) -> Section:
+    train, test = dataset.split("train"), dataset.split("test")
     shown = []
-    for name in names:
-        known = attributes(run, dataset, name, table)
-        along = direction(model, train, known["train"][:FOR_DIRECTIONS], name)
-        apart = separation(model, test, known["test"][:FOR_DIRECTIONS], along)
+    for name, has in known.items():
+        along, _ = direction(model, train, has["train"], FOR_DIRECTIONS, name)
+        apart = auc(model, test[:FOR_DIRECTIONS], has["test"][:FOR_DIRECTIONS], along)
         png = edit_strips(moved(model, test[:ROWS], along, STRENGTH, 7), STRENGTH, levels=dataset.levels or 256)
-        told = "" if apart is None else f"; it tells the attribute in test data with an AUC of {apart:.2f}"
-        shown.append(Picture(png=png, caption=f"{'Attribute' if table else 'Class'} {name}{told}."))
+        told = (
+            ""
+            if apart is None
+            else f"; the projection on it tells the attribute in test data with an AUC of {apart:.2f}"
+        )
+        shown.append(Picture(png=png, caption=f"{name}{told}."))
     return Section(
         title="Editing",
         text="Test pictures moved along the mean latent of the training pictures with an attribute minus that of those "

@@ -1,6 +1,6 @@
 """The report of a run: final likelihood beside two models without learning, and the pictures a reader wants to see."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -12,9 +12,10 @@ from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
 from longflow.bijections import Learned, Scale
 from longflow.commands.draw import draw, kind_of
 from longflow.commands.evaluate import dataset_of, measure, standard_error
-from longflow.commands.gallery import edit_sections, image_sections
+from longflow.commands.gallery import edit_sections, image_sections, known_attributes
 from longflow.data import Dataset
 from longflow.distributions import Dequantised, Flow
+from longflow.errors import UsageError
 from longflow.models import CATALOGUE, load
 from longflow.report import Picture, Section, page
 from longflow.runs import Run, write_bytes, write_json, write_text
@@ -46,6 +47,11 @@ def report(
     place = prepare(device)
     config = folder.config()
     dataset = dataset_of(folder)
+    if table is not None and not attribute:
+        raise UsageError("expected --attribute with --table: which of its columns?")
+    if attribute and kind_of(config) != "picture":
+        raise UsageError(f"--attribute shows edited pictures; {folder} holds a model of other data")
+    known = known_attributes(folder, dataset, attribute, table)
     model = load(folder.path).to(place)
     result = {
         **measure(folder, model, dataset),
@@ -53,7 +59,7 @@ def report(
         "baselines": baselines(dataset),
     }
     write_json(folder.report_file, result)
-    sections = [_likelihood(folder, result), *_pictures(folder, model, dataset, attribute, table), _how(config)]
+    sections = [_likelihood(folder, result), *_pictures(folder, model, dataset, known), _how(config)]
     for section in sections:
         for picture, name in zip(section.pictures, _names(section), strict=True):
             write_bytes(folder.samples / name, picture.png)
@@ -65,7 +71,7 @@ def report(
         highlights=_highlights(result),
     )
     write_text(folder.page_file, html)
-    return {**result, "report": str(folder.page_file)}
+    return {"run": str(folder.path), **result, "report": str(folder.page_file)}
 
 
 def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
@@ -157,13 +163,13 @@ def _how(config: dict[str, Any]) -> Section:
 
 
 def _pictures(
-    run: Run, model: Flow | Dequantised, dataset: Dataset, attribute: Sequence[str], table: str | None
+    run: Run, model: Flow | Dequantised, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]
 ) -> list[Section]:
     kind = kind_of(run.config())
     if kind == "picture":
         return [
             *image_sections(model, dataset),
-            *edit_sections(run, model, dataset, attribute, table),
+            *edit_sections(model, dataset, known),
             *_spectrum(model),
         ]
     return [*{"plane": _plane_sections, "table": _table_sections}[kind](model, dataset), *_spectrum(model)]

@@ -1,16 +1,16 @@
 """What each scale of a latent holds: redrawing some of them, and where each finds an event unlikely."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from longflow import figures
-from longflow.commands.draw import open_model, output_path, write_rows
+from longflow.commands.draw import kind_of, open_model, output_path, write_rows
 from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import ClassNormal, Dequantised, Flow, Noise
 from longflow.errors import UsageError
 
 BRIGHTEST = 3.0
@@ -69,9 +69,10 @@ def latents(
     out: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Show where each scale of the latent finds an event unlikely: the mean of z² over its channels, at every place.
+    """Show where each scale of the latent finds an event unlikely: its mean square over the channels, at every place.
 
-    The prior expects 1, drawn grey; white is three or more. The numbers are the means over the split's events.
+    The latent is standardised by the prior (by that of the likeliest class, for a model of classes), so that 1 is
+    expected, drawn grey; white is three or more. The numbers, `mean_z2`, are the means over the split's events.
 
     Args:
         run: A run directory of a model of pictures.
@@ -85,20 +86,24 @@ def latents(
     config = folder.config()
     if n < 1:
         raise UsageError(f"expected -n >= 1; {n} came")
-    if len(config["shape"]) != 3 or not config["levels"]:
+    if kind_of(config) != "picture":
         raise UsageError(f"expected a model of pictures; {folder} holds one of events of shape {config['shape']}")
     rows = dataset_of(folder, data).split(split)
     path = output_path(folder, config, f"latents-{split}", out)
     if path.suffix != ".png":
         raise UsageError(f"expected --out to end in .png; '{path.name}' came")
     write_rows(path, rows[:n], config, lambda levels: energy_strips(model, rows[:n], levels))
-    return {"out": str(path), "n": n, "mean_z2": mean_energies(model, rows)}
+    return {"out": str(path), "n": len(rows[:n]), "mean_z2": mean_energies(model, rows)}
 
 
 def redrawn(
     model: Flow | Dequantised, rows: np.ndarray, scales: Sequence[int], temperature: float, draws: int, seed: int
 ) -> np.ndarray:
-    """Return events (N, draws, *shape) whose latents are those of the rows but for the scales drawn anew."""
+    """Return events (N, draws, *shape) whose latents are those of the rows but for the scales drawn anew.
+
+    A model of classes draws from the likeliest class of each row.
+    """
+    model.density.check_draw(draws, None, temperature)
     where = model.density.scale_map()
     last = int(where.max())
     if not scales or not all(0 <= k <= last for k in scales):
@@ -106,15 +111,17 @@ def redrawn(
     chosen = torch.isin(where, torch.tensor(scales, device=where.device))
     with fixed_draws(seed), torch.inference_mode():
         z = torch.cat([model.encode(x) for x in batches_of(model, rows)])
-        noise = [model.base.sample(len(z), temperature=temperature) for _ in range(draws)]
+        classes = model.base.log_joint(z).argmax(1) if isinstance(model.base, ClassNormal) else None
+        noise = [model.base.sample(len(z), classes, temperature) for _ in range(draws)]
         return torch.stack([model.decode(torch.where(chosen, e, z)) for e in noise], 1).cpu().numpy()
 
 
 def energies(model: Flow | Dequantised, rows: np.ndarray) -> list[Tensor]:
-    """Return for each scale the mean of z² over its channels, (N, ...) over its space, of dequantised rows."""
+    """Return the mean square over the channels of each scale, (N, ...) over its space, of dequantised rows."""
     with fixed_draws(0), torch.inference_mode():
         z = torch.cat([model.density.encode(x + torch.rand_like(x)) for x in batches_of(model, rows)])
-        return [part.square().mean(1) for part in model.density.bijection.scales(z)]
+        standard = cast(Noise, model.base).standardised(z)
+        return [part.square().mean(1) for part in model.density.bijection.scales(standard)]
 
 
 def mean_energies(model: Flow | Dequantised, rows: np.ndarray) -> list[float]:

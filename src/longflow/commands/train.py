@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from longflow.adaptive import Statistic
 from longflow.bijections import Standardise, adapt, settle
 from longflow.commands.configure import Settings, configuration, default_out
 from longflow.commands.evaluate import fixed_draws, log_likelihoods, standard_error
@@ -78,7 +79,18 @@ def _same(run: Run, config: dict[str, Any]) -> None:
         raise UsageError(f"{run} holds a model that was not trained here: there is nothing to resume")
     for part in ("options", "recipe", "data"):
         saved, config = {**saved, **saved[part]}, {**config, **config[part]}
-    fixed = ("model", *saved["options"], "spec", "sha256", "levels", "preprocess", "noise", "adapt", "label_weight")
+    fixed = (
+        "model",
+        *saved["options"],
+        "spec",
+        "sha256",
+        "levels",
+        "labels_sha256",
+        "preprocess",
+        "noise",
+        "adapt",
+        "label_weight",
+    )
     for key in (*fixed, *saved["recipe"], "patience", "seed"):
         if saved.get(key) != config.get(key):
             raise UsageError(f"{run} was trained with {key} {saved.get(key)}; {config.get(key)} came with --resume")
@@ -116,10 +128,19 @@ class Trainer:
         labels = None if classes is None else torch.from_numpy(classes).to(place)
         world = dist.get_world_size() if dist.is_initialized() else 1
         self.batches = Batches(rows, labels, self.recipe.batch, config["seed"], rank=rank, world=world)
+        self._check_statistics(model, world)
         epochs = math.ceil(STEPS_BETWEEN_VALIDATIONS / self.batches.steps_per_epoch)
         self.interval = epochs * self.batches.steps_per_epoch
         self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": []}
         torch.manual_seed(config["seed"] + rank)
+
+    def _check_statistics(self, model: torch.nn.Module, world: int) -> None:
+        """Raise UsageError where batch statistics would be those of a share of the batch, or of one row."""
+        if any(isinstance(m, Statistic) for m in model.modules()) and (world > 1 or self.batches.batch < 2):
+            raise UsageError(
+                f"normalisation of batches expects one process and at least 2 rows in a batch; {world} process(es) and"
+                f" batches of {self.batches.batch} came"
+            )
 
     def begin(self) -> None:
         """Start a new run (or one that stopped before its first checkpoint) from fresh weights."""
@@ -196,7 +217,9 @@ class Trainer:
         record = {
             "step": progress.step,
             "epoch": progress.epoch,
-            "train_bits_per_dim": float(np.mean(self.log["losses"])),
+            ("train_loss" if self.config["options"].get("classes") else "train_bits_per_dim"): float(
+                np.mean(self.log["losses"])
+            ),
             "validation_bits_per_dim": float(bits.mean()),
             "validation_stderr": standard_error(bits),
             "validation_nats": float(nats.mean()),

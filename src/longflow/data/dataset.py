@@ -74,6 +74,13 @@ class Dataset:
             digest.update(x.data if x.size else b"")
         return digest.hexdigest()
 
+    @cached_property
+    def labels_sha256(self) -> str | None:
+        """Hash of the labels of every split; None where there are none."""
+        if self.labels is None:
+            return None
+        return hashlib.sha256(b"".join(self.labels[split].tobytes() for split in SPLITS)).hexdigest()
+
     def split(self, name: str) -> np.ndarray:
         """Return the rows (N, *shape) of one split.
 

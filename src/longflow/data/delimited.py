@@ -24,8 +24,7 @@ def read_csv(path: Path) -> Content:
     The separator is the one of `,` `;` tab that is most frequent in the first line. True and false count as 1 and 0.
 
     Raises:
-        UsageError: the file cannot be read, a cell is text or missing, a row has not as many cells as the first, or
-            there are fewer than two columns.
+        UsageError: the file cannot be read, a cell is text or missing, or a row has not as many cells as the first.
     """
     lines = _lines(path)
     first = next(lines, None)

@@ -20,10 +20,10 @@ def table(path: Path, columns: Sequence[str], cells: np.ndarray, place: Callable
         place: tells where in the file the row of a given index stands.
 
     Raises:
-        UsageError: there are fewer than two columns, a name comes twice, or a value is not finite.
+        UsageError: there are no columns, a name comes twice, or a value is not finite.
     """
-    if len(columns) < 2:
-        raise UsageError(f"{path} has {len(columns)} column(s); a flow needs at least 2")
+    if not columns:
+        raise UsageError(f"{path} has no columns")
     twice = [name for k, name in enumerate(columns) if name in columns[:k]]
     if twice:
         raise UsageError(f"{path} has two columns named {twice[0]!r}")

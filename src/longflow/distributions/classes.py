@@ -48,11 +48,12 @@ class ClassNormal(Noise):
         self.check_events(x, context)
         if context is None:
             return torch.logsumexp(self.log_joint(x), 1)
-        return self._log_prob_each(x).gather(1, context.long()[:, None])[:, 0]
+        own = context.long()
+        return self._log_prob(x, self.loc[own][:, None], self.log_scale[own][:, None])[:, 0]
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Return log p(x | y) + log 1/K for every class y, of shape (B, K)."""
-        return self._log_prob_each(x) - math.log(self.classes)
+        return self._log_prob(x, self.loc, self.log_scale) - math.log(self.classes)
 
     def classify(self, z: Tensor) -> Tensor:
         """Return the auxiliary classifier's logits, of shape (B, K)."""
@@ -62,7 +63,7 @@ class ClassNormal(Noise):
         y = torch.randint(self.classes, (n,), device=self.anchor.device) if context is None else context.long()
         z = (temperature * self.normal(n)).flatten(1)
         moved = self._chosen(z) * self.log_scale[y].exp() + self.loc[y]
-        return z.index_copy(1, self.where.flatten(), moved.flatten(1)).unflatten(1, self.shape)
+        return self._put(z, moved)
 
     def check_context(self, rows: int, context: Tensor | None) -> None:
         if context is None:
@@ -75,12 +76,21 @@ class ClassNormal(Noise):
                 f"expected classes 0 to {self.classes - 1}; {int(context.min())} to {int(context.max())} came"
             )
 
-    def _log_prob_each(self, x: Tensor) -> Tensor:
-        chosen = self._chosen(x).unsqueeze(1)
-        standard = (chosen - self.loc) * (-self.log_scale).exp()
-        own = (-0.5 * standard.square() - self.log_scale).flatten(2).sum(2)
-        rest = total(-0.5 * x.square()) + total(0.5 * chosen.square())
-        return own + rest[:, None] - self.dims * HALF_LOG_2PI
+    def standardised(self, z: Tensor) -> Tensor:
+        y = self.log_joint(z).argmax(1)
+        own = (self._chosen(z) - self.loc[y]) * (-self.log_scale[y]).exp()
+        return self._put(z.flatten(1), own)
+
+    def _log_prob(self, x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+        """Return log p(x | y) for means and log-deviations (..., K, C, 1), of shape (B, K)."""
+        standard = (self._chosen(x).unsqueeze(1) - loc) * (-log_scale).exp()
+        own = (-0.5 * standard.square() - log_scale).flatten(2).sum(2)
+        rest = x.flatten(1).index_fill(1, self.where.flatten(), 0.0)
+        return own + total(-0.5 * rest.square())[:, None] - self.dims * HALF_LOG_2PI
+
+    def _put(self, flat: Tensor, own: Tensor) -> Tensor:
+        """Return flat events, (B, D), in their shape with the features at `where` replaced."""
+        return flat.index_copy(1, self.where.flatten(), own.flatten(1)).unflatten(1, self.shape)
 
     def _chosen(self, z: Tensor) -> Tensor:
         """Return the features at `where`, (B, C, places)."""

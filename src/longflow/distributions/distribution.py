@@ -137,6 +137,10 @@ class Noise(Distribution):
     def extra_repr(self) -> str:
         return f"{self.shape}"
 
+    def standardised(self, z: Tensor) -> Tensor:
+        """Return z, (B, *shape), in standard deviations from its centre."""
+        return z / self.deviation
+
     def uniform(self, n: int) -> Tensor:
         """Draw from U(0, 1), of shape (n, *shape); a zero becomes half of the least other draw, not an outlier."""
         least = torch.finfo(self.anchor.dtype).eps / 4

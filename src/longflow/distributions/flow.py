@@ -76,11 +76,11 @@ class Flow(Distribution):
 
     def scale_map(self) -> Tensor:
         """Return the scale that finishes each number of a latent, whole numbers of `shape`: 0 is the finest."""
-        places = torch.arange(self.dims, device=next(self.parameters()).device)
+        places = torch.arange(self.dims)
         found = torch.empty_like(places)
         for k, part in enumerate(self.bijection.scales(places.reshape(1, *self.shape))):
             found[part.flatten()] = k
-        return found.reshape(self.shape)
+        return found.reshape(self.shape).to(next(self.parameters(), places).device)
 
     def check_context(self, rows: int, context: Tensor | None) -> None:
         if self.bijection_context is None:

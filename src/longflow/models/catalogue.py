@@ -60,8 +60,8 @@ CATALOGUE: dict[str, Model] = {
         realnvp.PRESETS,
         {
             "cifar10": Published((3, 32, 32), "none in the paper; 19.5 million by arithmetic from its text"),
-            "cifar10-narrow": Published((3, 32, 32), "6.4 million, in a later table, for CIFAR-10"),
-            "imagenet32": Published((3, 32, 32), "46.2 million, in a later table"),
+            "cifar10-narrow": Published((3, 32, 32), "6.4 million for CIFAR-10, in secondary tables"),
+            "imagenet32": Published((3, 32, 32), "46.2 million, in secondary tables"),
         },
     ),
     "glow": Model(

@@ -61,19 +61,20 @@ def realnvp(
     the logit (`--preprocess logit`). For vectors there is one scale of couplings of even and odd features.
 
     The paper normalises batches; by default scales are learned instead (ActNorm), so that no row depends on the others.
-    With norm "batch", in training mode rows meet; the statistics of the evaluation mode are not running averages, but
-    are taken from training rows under the weights that are evaluated (`settle`).
+    With norm "batch", in training mode rows meet and decode does not undo encode; the statistics of the evaluation mode
+    are not running averages, but are taken from training rows under the weights that are evaluated: `train` does so; a
+    loop of your own must call `settle(flow, rows)` before it evaluates or samples.
 
     The transform is the paper's (eq. 7), x·exp(s) + t; its code's is (x + t)·exp(s). The presets are the paper's for
-    CIFAR-10 and 32×32 ImageNet, and "cifar10-narrow", whose width does not double: of 6.4 million parameters, which a
-    later table ascribes to the paper's, while what the paper describes has 19.6.
+    CIFAR-10 and 32×32 ImageNet, and "cifar10-narrow", whose width does not double: of 6.4 million parameters, which
+    secondary tables ascribe to the paper's, while what the paper describes has 19.6.
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
         scales: Scales of a picture, whose sides must divide by 2^scales; by default as many as they allow, at most 2.
         width: Maps (or units) of a conditioner at the first scale.
         blocks: Residual blocks (of two layers) of a conditioner.
-        growth: Factor by which the width grows whenever a squeeze halves the sides.
+        growth: Width multiplier: the factor by which the width grows whenever a squeeze halves the sides.
         norm: Normalisation: learned scales that start from data, or the batch's statistics.
         memory: What the gradient keeps: everything, each coupling's input, or (reversible, with norm "act") the end.
         trunk: Type in which a scale carries values from coupling to coupling; conditioners compute in the model's.
@@ -82,8 +83,6 @@ def realnvp(
     _check(shape, scales, width, blocks, growth, context)
     choose("norm", norm, NORMS)
     choose("trunk", trunk, TRUNKS)
-    if memory == "reversible" and norm == "batch":
-        raise UsageError("realnvp expects norm 'act' for reversible memory: batch statistics cannot be walked back")
     space = tuple([1] * (len(shape) - 1))
 
     def normalise(features: int) -> Bijection:

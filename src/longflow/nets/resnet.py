@@ -61,7 +61,7 @@ class ResNet(nn.Module):
     """A 3×3 convolution and residual blocks, all of them summed through 1×1 convolutions (RealNVP's code).
 
     Maps (B, channels_in, H, W) to (B, channels_out, H, W); `norm` makes the normalisation of so many channels.
-    It computes channels-last, which is faster on a CPU. The output starts small, not at zero.
+    It computes channels-last, which is faster on a CPU. Its output starts at random, of the order of 1.
     """
 
     def __init__(
