@@ -242,7 +242,7 @@ def test_adapt_switches_dropout_off_and_leaves_the_mode_as_it_was():
 def test_adapt_on_a_constant_feature_stays_finite_and_does_not_blow_it_up():
     layer = Learned(Affine(), (2,))
     adapt(layer, torch.cat((torch.ones(9, 1), torch.randn(9, 1)), 1))
-    assert layer(torch.tensor([[1.5, 0.0]]))[0][0, 0] == pytest.approx(0.5)
+    assert layer(torch.tensor([[1.5, 0.0]]))[0][0, 0].item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("x", "came"), [(torch.randn(1, 2), "1 came"), (torch.ones(9, 2), "9 equal ones came")])
