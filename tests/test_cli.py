@@ -174,6 +174,17 @@ def test_inpaint_climbs_and_holds_what_is_seen(runs, capsys, mask):
     assert width(found) > 64
 
 
+def test_inpaint_says_when_it_falls(runs, capsys, monkeypatch):
+    from longflow.commands import inpaint
+
+    def worse(model, original, hidden, *, steps, rate):
+        return original + 0.5, 17 * torch.rand_like(original)
+
+    monkeypatch.setattr(inpaint, "ascend", worse)
+    assert main(["inpaint", str(runs / "digits"), "-n", "2"]) == 0
+    assert "lower --rate" in said(capsys)[1]
+
+
 def test_masks_hide_what_they_say():
     from longflow.commands.inpaint import ascend, hide
 

@@ -226,6 +226,7 @@ TRAIN = ["train", "glow", "--out"]
 BAD = {
     "classes without labels": (lambda b, t: [*TRAIN, t / "x", "--data", b / "bare.npz", "--classes", 2], "has none"),
     "labels out of range": (lambda b, t: [*TRAIN, t / "x", "--classes", 4], "labels 0 to 3; digits has 0 to 9"),
+    "classes that never occur": (lambda b, t: [*TRAIN, t / "x", "--data", b / "bars.npz", "--classes", 3], "none of 2"),
     "noise and classes": (lambda b, t: [*TRAIN, t / "x", "--classes", 10, "--noise", 0, 1], "not both"),
     "label weight": (lambda b, t: [*TRAIN, t / "x", "--classes", 10, "--label-weight", -1], ">= 0"),
     "label": (lambda b, t: ["sample", b / "bars", "--label", 2], "--label of 0 to 1; 2 came"),
@@ -263,10 +264,11 @@ BAD = {
     "huge label": (lambda b, t: ["sample", b / "bars", "--label", 10**20], "--label of 0 to 1"),
     "cold": (lambda b, t: ["resample", b / "bare", "--temperature", -1], "temperature >= 0"),
     "strength": (lambda b, t: ["edit", b / "bars", "--attribute", "1", "--strength", "inf"], "finite --strength"),
-    "points": (lambda b, t: ["edit", b / "bars", "--attribute", "1", "--points", 1], "--points >= 2"),
+    "points": (lambda b, t: ["edit", b / "bars", "--attribute", "1", "--points", 1], "--points >= 3"),
+    "even points": (lambda b, t: ["edit", b / "bars", "--attribute", "1", "--points", 4], "odd number"),
     "manifold": (lambda b, t: ["interpolate", b / "bare", "--manifold", "--points", 1], "--points >= 2"),
     "latents as a table": (lambda b, t: ["latents", b / "bare", "--out", t / "x.npz"], ".png"),
-    "odd sides": (lambda b, t: ["train", "realnvp", "--scales", 4, "--out", t / "x"], "sides that do: 16 or 16"),
+    "odd sides": (lambda b, t: ["train", "realnvp", "--scales", 4, "--out", t / "x"], "3 time(s); 16x16 would do"),
 }  # fmt: skip
 
 

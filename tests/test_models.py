@@ -282,8 +282,8 @@ def test_every_mixing_trains_and_inverts(mixing):
 @pytest.mark.parametrize(
     ("shape", "options", "says"),
     [
-        ((1, 7, 8), {}, "0 scales"),
-        ((1, 4, 4), {"scales": 3}, "allow 2 scales"),
+        ((1, 7, 8), {}, "halved 0 time"),
+        ((1, 4, 4), {"scales": 3}, "halved 2 time"),
         ((1, 8), {}, "events of shape"),
         ((1, 4, 4), {"mixing": "plv"}, "did you mean 'plu'"),
         ((1, 4, 4), {"depth": 0}, "depth >= 1"),
@@ -427,13 +427,17 @@ def test_wrong_classes_are_told(classes, says):
     flow = longflow.build("glow", shape=(2,), classes=3, width=4, depth=1)
     with pytest.raises(UsageError, match=says):
         flow.log_prob(torch.randn(2, 2), classes)
+    with pytest.raises(UsageError, match="a tensor of shape"):
+        flow.sample(2, [0, 1])
+    with pytest.raises(UsageError, match="expected no context"):
+        longflow.build("glow", shape=(2,), width=4, depth=1).sample(2, torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize(
     ("shape", "options", "says"),
     [
-        ((1, 7, 8), {}, r"0 scales, 0 came \(sides that do: 6 or 8 and 8 or 10\)"),
-        ((1, 4, 4), {"scales": 3}, "allow 2 scales"),
+        ((1, 7, 8), {}, "halved 0 time.s.; 6x8 or 8x10"),
+        ((1, 4, 4), {"scales": 3}, "halved 2 time"),
         ((1, 8), {}, "events of shape"),
         ((1, 4, 4), {"norm": "bath"}, "did you mean 'batch'"),
         ((1, 4, 4), {"norm": "batch", "memory": "reversible"}, "exact, in training too"),

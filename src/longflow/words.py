@@ -65,7 +65,7 @@ def check_words(result: Result) -> str:
             relative = measured["round_trip_in_sd"][kind]
             told = f"   {lost:.2%} of the numbers not finite" if lost else ""
             told += f"   {wrong:.2%} of the levels wrong" if wrong else ""
-            lines.append(f"  {kind:<22}{error:.3g} ({relative:.2g}){told}")
+            lines.append(f"  {kind:<22} {error:.3g} ({relative:.2g}){told}")
         error = measured["log_det_max_abs"]
         shown = "not measured, too many dimensions" if error is None else f"{error:.3g} nats"
         lines.append(f"  log-det against the autograd Jacobian in float64: {shown}")

@@ -34,7 +34,7 @@ class Settings:
         device: auto, cpu, cuda, cuda:1, ...
         threads: CPU threads; by default all cores.
         resume: Go on with the run in --out, bit by bit as if it had not stopped.
-        preset: Named options of the model, which flags override.
+        preset: Named options of the model, which flags override; a wrong name shows those that there are.
         levels: Requantise data with levels to so many (32 is Glow's 5 bits).
         preprocess: First bijection; by default unit for levels, standardise for continuous data.
         noise: Train on x + U[LOW, HIGH) in place of dequantised data.
@@ -119,11 +119,14 @@ def check_labels(classes: int, dataset: Dataset) -> None:
     if dataset.labels is None:
         raise UsageError(f"a model of {classes} classes expects data with labels; {dataset.name} has none")
     found = np.unique(np.concatenate([dataset.labels[split] for split in dataset.splits]))
+    absent = np.setdiff1d(np.arange(classes), dataset.labels["train"])
     if found.min() < 0 or found.max() >= classes:
         raise UsageError(
             f"a model of {classes} classes expects labels 0 to {classes - 1};"
             f" {dataset.name} has {found.min()} to {found.max()}"
         )
+    if len(absent):
+        raise UsageError(f"a model of {classes} classes expects rows of each; {dataset.name} has none of {absent[0]}")
 
 
 def _steps(settings: Settings, per_epoch: int) -> int:

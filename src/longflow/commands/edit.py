@@ -44,7 +44,7 @@ def edit(
         table: A table (.csv, .parquet) with a line for each row of the data file, in its order, or with their numbers
             from 0 in a column "index". An event has the attribute where its value is positive.
         strength: Ends of the strip, in lengths of the direction (Glow's demo: 1.6).
-        points: Events in a strip.
+        points: Events in a strip, an odd number.
         n: Number of events that are edited.
         rows: Training events of which the direction is taken, at most; half of them with the attribute.
         split: The part of the data that is edited.
@@ -54,9 +54,11 @@ def edit(
     folder, model = open_model(run, device)
     if attribute is None:
         raise UsageError("expected --attribute: a column of --table, or a class of the data's labels")
-    for name, value, least in (("-n", n, 1), ("--points", points, 2), ("--rows", rows, 2)):
+    for name, value, least in (("-n", n, 1), ("--points", points, 3), ("--rows", rows, 2)):
         if value < least:
             raise UsageError(f"expected {name} >= {least}; {value} came")
+    if points % 2 == 0:
+        raise UsageError(f"expected an odd number of --points, with the event in the middle; {points} came")
     if not math.isfinite(strength):
         raise UsageError(f"expected a finite --strength; {strength} came")
     config = folder.config()

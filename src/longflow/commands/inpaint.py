@@ -1,5 +1,6 @@
 """Filling in missing pixels by ascending the likelihood (NICE, section 5.2)."""
 
+import sys
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -67,6 +68,8 @@ def inpaint(
     write_bytes(path, figures.strips(shown, levels=config["levels"], column_titles=titles))
     with torch.inference_mode():
         nats = [model.density.log_prob(y).mean().item() for y in (start, result, original + 0.5)]
+    if not nats[1] > nats[0]:
+        print("longflow: the likelihood fell: the steps are too large, try a lower --rate", file=sys.stderr)
     return {
         "out": str(path),
         "mask": mask,

@@ -68,6 +68,8 @@ class ClassNormal(Noise):
     def check_context(self, rows: int, context: Tensor | None) -> None:
         if context is None:
             return
+        if not isinstance(context, Tensor):
+            raise UsageError(f"expected a context of {rows} classes, a tensor of shape ({rows},); {context!r} came")
         if tuple(context.shape) != (rows,) or context.is_floating_point():
             came = f"{tuple(context.shape)} of {context.dtype}"
             raise UsageError(f"expected a context of {rows} classes, whole numbers of shape ({rows},); {came} came")

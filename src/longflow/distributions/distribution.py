@@ -44,7 +44,7 @@ class Distribution(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
-        """Draw n events, of shape (n, *shape)."""
+        """Draw n events, of shape (n, *shape); the context is one row for each, the classes for a model of classes."""
 
     @classmethod
     @abstractmethod
@@ -109,7 +109,8 @@ class Distribution(nn.Module, ABC):
         wanted = None if self.context_shape is None else (rows, *self.context_shape)
         came = None if context is None else tuple(context.shape)
         if wanted != came:
-            raise UsageError(f"expected a context of shape {wanted}; {came} came")
+            takes = "no context" if wanted is None else f"a context of shape {wanted}"
+            raise UsageError(f"expected {takes}; {'none' if came is None else f'one of shape {came}'} came")
 
 
 @dataclass(frozen=True, eq=False)

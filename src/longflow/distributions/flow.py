@@ -132,6 +132,10 @@ class Dequantised(Distribution):
         """Return log p(x + u | class), (B,), and the auxiliary classifier's logits, (B, K), for a base of classes."""
         return self.density.joint(self._within_bins(x), classes)
 
+    def scale_map(self) -> Tensor:
+        """Return the scale that finishes each number of a latent; see `Flow.scale_map`."""
+        return self.density.scale_map()
+
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
         """Return log (1/K) Σ_k p(x + u_k), of shape (B,): a bound that tightens with K (Burda et al. 2016)."""
         if samples < 1:

@@ -26,9 +26,9 @@ def scales_of(model: str, shape: tuple[int, ...], asked: int | None, most: int) 
     chosen = min(allowed, most) if asked is None else asked
     if not 1 <= chosen <= allowed:
         unit = 2 ** max(1, chosen)
-        fits = " and ".join(f"{max(1, side // unit) * unit} or {(side // unit + 1) * unit}" for side in shape[1:])
+        fits = ["x".join(str(max(1, side // unit + k) * unit) for side in shape[1:]) for k in (0, 1)]
         raise UsageError(
-            f"{model} expects sides divisible by 2^scales: {shape[1]}x{shape[2]} allow {allowed} scales, {chosen} came"
-            f" (sides that do: {fits})"
+            f"{model} expects sides divisible by 2^scales, {unit} for {max(1, chosen)} scale(s): {shape[1]}x{shape[2]}"
+            f" can be halved {allowed} time(s); {' or '.join(dict.fromkeys(fits))} would do"
         )
     return chosen
