@@ -7,7 +7,8 @@ Memory and time: affine Glow (3 scales, width 64) on batches of 128 events of 3x
 training step (forward and backward). Each setting is a process. Peak memory is the high-water mark of the resident set
 during the step minus what was resident before it, when weights and gradients were there already (Linux). Time is CPU
 time, the lesser of two steps.
-Gradients: relative error ‖g - g_full‖ / ‖g_full‖ of each mode on a batch of test events, under the trained weights.
+Gradients: relative error ‖g - g_full‖ / ‖g_full‖ of each mode on 32 test events, under the trained weights, and that of
+full memory in float32 against float64.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from longflow.runs import Run
 MODES = ("full", "checkpoint", "reversible")
 DEPTHS = (4, 8, 16, 32, 64)
 BATCH, WIDTH, STEPS = 128, 64, 2
+GRADIENT_BATCH = 32
 STEADY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 """So that freed memory goes back at once, and the resident set is what is used."""
 
@@ -58,21 +60,30 @@ def measure(mode, depth):
 
 
 def gradients(path):
-    """Print the relative error of each mode's gradient under a run's weights."""
+    """Print relative gradient errors under a run's weights: between modes, and of float32 against float64."""
     run = Run.open(path)
-    rows = torch.from_numpy(dataset_of(run).split("test")[:BATCH]).float()
-    found = {}
-    for mode in MODES:
+    rows = torch.from_numpy(dataset_of(run).split("test")[:GRADIENT_BATCH]).float()
+    with fixed_draws(0):
+        x = rows + torch.rand_like(rows)
+
+    def gradient(mode, trunk, dtype=torch.float32):
         config = run.config()
-        config["options"] = {**config["options"], "memory": mode}
+        config["options"] = {**config["options"], "memory": mode, "trunk": trunk}
         model = assemble(config)
         put_weights(model, run.weights(), str(path))
-        with fixed_draws(0):
-            (-model(rows).mean()).backward()
-        found[mode] = torch.cat([p.grad.flatten() for p in model.parameters()]).double()
-    exact = found["full"]
-    errors = {mode: ((g - exact).norm() / exact.norm()).item() for mode, g in found.items()}
-    print(json.dumps({"run": Path(path).name, "relative_gradient_error": errors}))
+        model.to(dtype)
+        (-model.density.log_prob(x.to(dtype)).mean()).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()]).double()
+
+    exact = gradient("full", "float64", torch.float64)
+    for trunk in ("float64", "float32"):
+        full = gradient("full", trunk)
+        line = {"run": Path(path).name, "trunk": trunk, "full against float64": relative(full, exact)}
+        print(json.dumps(line | {m: relative(gradient(m, trunk), full) for m in ("checkpoint", "reversible")}))
+
+
+def relative(a, b):
+    return float(f"{((a - b).norm() / b.norm()).item():.3g}")
 
 
 def main():
