@@ -1,5 +1,7 @@
 """One suite for the catalogue: every model, of every shape, is a density, learns, and comes back from disk."""
 
+import copy
+import functools
 import json
 import math
 
@@ -40,9 +42,20 @@ def stirred(model):
     return model
 
 
-@pytest.fixture(params=CASES, ids=lambda c: f"{c[0]}-{c[1]}-{'x'.join(map(str, c[2]))}")
+COMPILED = [(name, p, s) for name, m in CATALOGUE.items() for p in (None, next(iter(m.presets))) for s in SHAPES[1:4:2]]
+"""Compiling takes seconds, and the presets differ in sizes more than in kind."""
+
+
+def named(case):
+    return f"{case[0]}-{case[1]}-{'x'.join(map(str, case[2]))}"
+
+
+@pytest.fixture(params=CASES, ids=named)
 def flow(request):
-    name, preset, shape = request.param
+    return small(*request.param)
+
+
+def small(name, preset, shape):
     model = longflow.build(name, shape=shape, preset=preset, **SMALL[name], **OWN.get(name, {}))
     return stirred(model).double().eval()
 
@@ -72,7 +85,9 @@ def test_sample_and_log_prob_agree(flow):
     close(flow.log_prob(x), log_prob)
 
 
-def test_compiles_as_one_graph(flow):
+@pytest.mark.parametrize("case", COMPILED, ids=named)
+def test_compiles_as_one_graph(case):
+    flow = small(*case)
     torch._dynamo.reset()
     x = torch.randn(3, *flow.shape, dtype=torch.float64)
     compiled = torch.compile(flow.log_prob, fullgraph=True, backend="eager")
@@ -297,11 +312,16 @@ def test_glow_tells_bad_input(shape, options, says):
         longflow.build("glow", shape=shape, **options)
 
 
-def settled(**options):
-    """A RealNVP of batches, trained a little so that its statistics are no longer those it began with."""
+def restless():
+    """A RealNVP of batches, trained a little so that its statistics are no longer those it began with, and its data."""
+    return copy.deepcopy(_restless())
+
+
+@functools.cache
+def _restless():
     torch.manual_seed(0)
     x = torch.rand(256, 1, 4, 4).cumsum(3) + 5 * torch.rand(256, 1, 1, 1)
-    flow = longflow.build("realnvp", shape=(1, 4, 4), norm="batch", width=8, blocks=1, **options)
+    flow = longflow.build("realnvp", shape=(1, 4, 4), norm="batch", width=8, blocks=1)
     adapt(flow, x)
     optimiser = torch.optim.Adam(flow.parameters(), 1e-2)
     for _ in range(60):
@@ -322,7 +342,7 @@ def test_realnvp_of_the_paper_has_the_published_sizes():
 
 def test_batch_statistics_of_evaluation_are_those_of_the_weights_that_are_evaluated():
     """The trap of running statistics: taken before the weights moved, they make the likelihood collapse."""
-    flow, x = settled()
+    flow, x = restless()
     trained = flow.train().log_prob(x).mean().item()
     stale = flow.eval().log_prob(x).mean().item()
     settle(flow, x)
@@ -331,7 +351,7 @@ def test_batch_statistics_of_evaluation_are_those_of_the_weights_that_are_evalua
 
 
 def test_settling_changes_statistics_only():
-    flow, x = settled()
+    flow, x = restless()
     before = {name: value.clone() for name, value in flow.state_dict().items()}
     settle(flow, x)
     changed = {name.split(".")[-1] for name, value in flow.state_dict().items() if not torch.equal(value, before[name])}
@@ -339,7 +359,7 @@ def test_settling_changes_statistics_only():
 
 
 def test_in_evaluation_mode_no_row_of_a_batch_norm_depends_on_the_others():
-    flow, x = settled()
+    flow, x = restless()
     settle(flow, x)
     flow.double().eval()
     x = x.double()
