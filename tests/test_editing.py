@@ -77,6 +77,15 @@ def test_resume_keeps_the_classes(bars, capsys):
     assert longflow.load(run).base.classes == 2
 
 
+def test_runs_from_before_classes_resume(tmp_path, capsys):
+    flags = ["--hidden", "4", "--depth", "1", "--threads", "1", "--out", tmp_path / "old"]
+    answer(capsys, "train", "nice", "--steps", 20, *flags)
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    del config["label_weight"], config["data"]["labels_sha256"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    answer(capsys, "train", "nice", "--steps", 30, "--resume", "--out", tmp_path / "old")
+
+
 def test_a_direction_moves_what_it_says_and_passes_through_the_event(bars, capsys):
     strips = []
     for k, more in enumerate((["right", "--table", "attributes.csv"], ["right", "--table", "shuffled.csv"], ["1"])):
@@ -255,7 +264,7 @@ BAD = {
         "data are 'digits'",
     ),
     "batches of one": (
-        lambda b, t: ["train", "realnvp", "--norm", "batch", "--batch", 1, "--data", "rings", "--out", t / "y"],
+        lambda b, t: ["train", "realnvp", "--norm", "batch", "--batch", 1, "--data", "rings", "--out", t / "x"],
         "at least 2 rows",
     ),
     "no such table": (lambda b, t: ["edit", b / "bars", "--attribute", "a", "--table", b / "none.csv"], "none.csv"),

@@ -332,6 +332,13 @@ def test_torchrun_tells_the_users_mistake_and_does_not_hang(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["file"]
 
 
+def test_torchrun_refuses_statistics_of_shares_of_a_batch(tmp_path):
+    done = torchrun("train", "realnvp", "--data", "rings", "--norm", "batch", "--steps", "5", "--out", tmp_path / "x")
+    assert done.returncode != 0
+    assert "expects one process" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def test_patience_stops_a_run_and_resuming_it_changes_nothing(tmp_path):
     flags = ["train", "nice", "--data", "digits", "--hidden", "64", "--depth", "1", "--lr", "0.05", "--threads", "1"]
     flags += ["--steps", "2000", "--patience", "2", "--ema", "0", "--out", str(tmp_path / "run")]

@@ -39,12 +39,10 @@ class Statistic(Adaptive):
         self.mean.copy_(mean)
         self.variance.copy_(std.square())
 
-    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean and variance to normalise x by: of the batch in training mode, else the stored ones."""
-        if not self.training:
-            return self.mean, self.variance
-        mean, std = moments(x, self.mean.shape)
-        return mean, std.square()
+
+def has_statistics(model: nn.Module) -> bool:
+    """Return whether a model has layers that `settle` would set."""
+    return any(isinstance(m, Statistic) for m in model.modules())
 
 
 def adapt(model: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
@@ -54,16 +52,21 @@ def adapt(model: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
     meanwhile. Raises UsageError where the forward pass does not call some adaptive layer (one under an `Inverse`), or
     for rows that do not differ.
     """
-    if len(x) < 2 or bool((x == x[:1]).all()):
-        came = f"{len(x)}" if len(x) < 2 else f"{len(x)} equal ones"
-        raise UsageError(f"initialisation from data expects a batch of at least 2 rows that differ; {came} came")
+    check_differing(x)
     _adapt(model, x, context, Adaptive)
 
 
 def settle(model: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
     """Take the statistics of every `Statistic` layer from a large batch, under the weights that the model has now."""
-    if any(isinstance(m, Statistic) for m in model.modules()):
+    if has_statistics(model):
         _adapt(model, x, context, Statistic)
+
+
+def check_differing(x: Tensor) -> None:
+    """Raise UsageError unless a batch to initialise from has at least two rows that differ."""
+    if len(x) < 2 or bool((x == x[:1]).all()):
+        came = f"{len(x)}" if len(x) < 2 else f"{len(x)} equal ones"
+        raise UsageError(f"initialisation from data expects a batch of at least 2 rows that differ; {came} came")
 
 
 def _adapt(model: nn.Module, x: Tensor, context: Tensor | None, kind: type[nn.Module]) -> None:

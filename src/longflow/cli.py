@@ -140,9 +140,8 @@ def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[F
         raise UsageError(f"{flags['out']} holds a model that was not trained here: there is nothing to resume")
     if config["model"] != model:
         raise UsageError(f"{flags['out']} holds a run of '{config['model']}'; '{model}' came with --resume")
-    kept = {
-        k: config[k] for k in ("steps", "seed", "preprocess", "patience", "adapt", "label_weight", "device", "threads")
-    }
+    kept = {k: config[k] for k in ("steps", "seed", "preprocess", "patience", "adapt", "device", "threads")}
+    kept |= {"label_weight": config.get("label_weight", Settings.label_weight)}
     kept |= {"data": config["data"]["spec"], "levels": config["data"]["quantised"]}
     kept |= {"noise": config["noise"] and tuple(config["noise"])} | config["options"] | config["recipe"]
     if any(a.split("=")[0] == "--epochs" for a in given):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from longflow.adaptive import Statistic
+from longflow.adaptive import Statistic, moments
 from longflow.bijections.bijection import Bijection, Example
 
 EPSILON = 1e-4
@@ -22,13 +22,17 @@ class BatchNorm(Statistic, Bijection):
     reversible = False
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        mean, variance = self.statistics(x)
+        mean, variance = self._of_batch(x) if self.training else (self.mean, self.variance)
         scale = (_as_wide(variance, x) + EPSILON).rsqrt()
         return (x - mean) * scale, self._log_det(scale, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         deviation = (_as_wide(self.variance, z) + EPSILON).sqrt()
         return z * deviation + self.mean, self._log_det(deviation, z)
+
+    def _of_batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = moments(x, self.mean.shape)
+        return mean, std.square()
 
     def _log_det(self, scale: Tensor, x: Tensor) -> Tensor:
         return scale.log().expand_as(x).flatten(1).sum(1)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import longflow
+from longflow.adaptive import check_differing
 from longflow.data import CATALOGUE as SETS
 from longflow.data import Dataset
 from longflow.errors import UsageError, choose
@@ -71,11 +72,8 @@ def configuration(
         raise UsageError("--noise expects data with levels; these are continuous")
     if settings.noise is not None and options.get("classes"):
         raise UsageError("expected --noise or --classes, not both")
-    rows = dataset.split("train")
-    if settings.adapt and np.array_equal(rows[0], rows[-1]) and bool((rows == rows[0]).all()):
-        raise UsageError(
-            f"initialisation from data expects training rows that differ; all {len(rows)} of {dataset.name} are equal"
-        )
+    if settings.adapt:
+        check_differing(torch.from_numpy(dataset.split("train")))
     if not settings.label_weight >= 0:
         raise UsageError(f"expected --label-weight >= 0; {settings.label_weight} came")
     preprocess = settings.preprocess or ("standardise" if dataset.levels is None else "unit")

@@ -8,10 +8,9 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from longflow.adaptive import Statistic
+from longflow.adaptive import has_statistics
 from longflow.bijections import Standardise, adapt, settle
 from longflow.commands.configure import Settings, configuration, default_out
 from longflow.commands.evaluate import fixed_draws, log_likelihoods, standard_error
@@ -25,7 +24,7 @@ from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelih
 from longflow.runs import Run
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
-from longflow.training.processes import agreed, anywhere, processes, stopping
+from longflow.training.processes import agreed, anywhere, processes, stopping, world_size
 from longflow.units import bits_per_dim
 
 ADAPT_ROWS = 2048
@@ -55,6 +54,7 @@ def train_run(name: str, settings: Settings, recipe: Recipe, options: Mapping[st
     fit_units(model, dataset)
     with processes(device) as rank:
         run = Run(settings.out or default_out(name, settings.data))
+        check_batches(model, recipe.batch)
         agreed(rank, lambda: _open(run, config, resume=settings.resume))
         trainer = Trainer(run, config, dataset, model.to(device), rank)
         if settings.resume and run.checkpoint_file.is_file():
@@ -74,7 +74,7 @@ def _open(run: Run, config: dict[str, Any], *, resume: bool) -> None:
 
 def _same(run: Run, config: dict[str, Any]) -> None:
     """Raise UsageError where a resumed run was started otherwise, but for the number of steps."""
-    saved = run.config()
+    saved = {"label_weight": Settings.label_weight, **run.config()}  # runs begun before there were classes lack it
     if "recipe" not in saved:
         raise UsageError(f"{run} holds a model that was not trained here: there is nothing to resume")
     for part in ("options", "recipe", "data"):
@@ -98,6 +98,15 @@ def _same(run: Run, config: dict[str, Any]) -> None:
         if run.report_file.is_file():
             raise UsageError(f"{run} is finished and its checkpoint is gone: there is nothing to go on from")
         print(f"longflow: {run} stopped before its first checkpoint: it starts again", file=sys.stderr)
+
+
+def check_batches(model: torch.nn.Module, batch: int) -> None:
+    """Raise UsageError where statistics of batches would be those of a process's share, or of one row."""
+    if has_statistics(model) and (world_size() > 1 or batch < 2):
+        raise UsageError(
+            f"normalisation of batches expects one process and at least 2 rows in a batch; {world_size()} process(es)"
+            f" and batches of {batch} came"
+        )
 
 
 def fit_units(model: Flow | Dequantised, dataset: Dataset) -> None:
@@ -126,21 +135,11 @@ class Trainer:
         rows = torch.from_numpy(dataset.split("train")).to(place)
         classes = _classes(config, dataset)
         labels = None if classes is None else torch.from_numpy(classes).to(place)
-        world = dist.get_world_size() if dist.is_initialized() else 1
-        self.batches = Batches(rows, labels, self.recipe.batch, config["seed"], rank=rank, world=world)
-        self._check_statistics(model, world)
+        self.batches = Batches(rows, labels, self.recipe.batch, config["seed"], rank=rank, world=world_size())
         epochs = math.ceil(STEPS_BETWEEN_VALIDATIONS / self.batches.steps_per_epoch)
         self.interval = epochs * self.batches.steps_per_epoch
         self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": []}
         torch.manual_seed(config["seed"] + rank)
-
-    def _check_statistics(self, model: torch.nn.Module, world: int) -> None:
-        """Raise UsageError where batch statistics would be those of a share of the batch, or of one row."""
-        if any(isinstance(m, Statistic) for m in model.modules()) and (world > 1 or self.batches.batch < 2):
-            raise UsageError(
-                f"normalisation of batches expects one process and at least 2 rows in a batch; {world} process(es) and"
-                f" batches of {self.batches.batch} came"
-            )
 
     def begin(self) -> None:
         """Start a new run (or one that stopped before its first checkpoint) from fresh weights."""
@@ -211,7 +210,8 @@ class Trainer:
 
     def _validate(self, progress: Progress, rate: float) -> dict[str, Any]:
         model = cast(Flow | Dequantised, self.state.best_weights.eval())
-        self._from_data(settle, model)
+        if has_statistics(model):
+            self._from_data(settle, model)
         nats = log_likelihoods(model, self.dataset.split("validation"), seed=self.config["seed"])
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
         record = {

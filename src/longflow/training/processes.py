@@ -45,6 +45,11 @@ def processes(device: torch.device) -> Iterator[int]:
     dist.destroy_process_group()
 
 
+def world_size() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def agreed(rank: int, action: Callable[[], None]) -> None:
     """Do something in the first process only; where it is the user's mistake, every process raises it."""
     if not dist.is_initialized():
