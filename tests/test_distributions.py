@@ -269,14 +269,26 @@ def test_bad_input_is_told(call, says):
         call(Flow(Learned(Scale(), (2,)), StandardNormal((2,))))
 
 
-def test_standardised_latents_have_deviation_one():
-    classes = ClassNormal((3,), torch.tensor([1, 2]), 2)
+def test_standardised_latents_have_mean_zero_and_deviation_one():
+    classes, mixture = ClassNormal((3,), torch.tensor([1, 2]), 2), GaussianMixture((3,), 2)
+    diagonal = DiagonalNormal((3,))
     with torch.no_grad():
         classes.raw_loc.copy_(torch.tensor([[-3.0, 3.0], [3.0, -3.0]])[..., None])
-        classes.log_scale.normal_()
-    for model in (StandardNormal((3,)), StandardLogistic((3,)), classes):
-        z = model.standardised(model.sample(20000))
-        assert z.square().mean(0).tolist() == [pytest.approx(1, abs=0.06)] * 3
+        mixture.loc.copy_(torch.tensor([[-30.0], [30.0]]).expand(2, 3))
+        diagonal.loc.fill_(4.0)
+        for model in (classes, mixture, diagonal):
+            model.log_scale.normal_()
+        for model in (
+            StandardNormal((3,)),
+            StandardLogistic((3,)),
+            Uniform((3,), -1.0, 4.0),
+            diagonal,
+            mixture,
+            classes,
+        ):
+            z = model.standardised(model.sample(20000))
+            assert z.mean(0).tolist() == [pytest.approx(0, abs=0.04)] * 3
+            assert z.square().mean(0).tolist() == [pytest.approx(1, abs=0.06)] * 3
 
 
 def test_classes_far_away_are_impossible_not_undefined():

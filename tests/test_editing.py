@@ -123,7 +123,7 @@ def test_scale_temperatures_of_zero_are_the_centre(bars, capsys):
 
 def test_the_manifold_passes_through_its_four_events(bars, capsys):
     out = bars / "manifold.npz"
-    answer(capsys, "interpolate", bars / "bare", "--manifold", "--points", 4, "--out", out)
+    answer(capsys, "manifold", bars / "bare", "--points", 4, "--out", out)
     x = np.load(out)["x"].reshape(4, 4, 1, 8, 8)
     test = np.load(bars / "bare.npz")["test"]
     assert all((test == x[place]).all((1, 2, 3)).any() for place in ((0, 0), (0, 1), (1, 0), (1, 1)))
@@ -227,7 +227,7 @@ def test_batch_statistics_are_settled_by_training_and_resumed(tmp_path, capsys):
 def test_report_shows_named_attributes(bars, capsys):
     flags = ["--attribute", "right", "--table", bars / "attributes.csv"]
     answer(capsys, "report", bars / "bare", *flags)
-    assert "right; the projection" in (bars / "bare" / "report.html").read_text()
+    assert "right; its projection" in (bars / "bare" / "report.html").read_text()
     assert (bars / "bare" / "samples" / "editing-1.png").is_file()
 
 
@@ -240,7 +240,7 @@ BAD = {
     "label weight": (lambda b, t: [*TRAIN, t / "x", "--classes", 10, "--label-weight", -1], ">= 0"),
     "label": (lambda b, t: ["sample", b / "bars", "--label", 2], "--label of 0 to 1; 2 came"),
     "no classes": (lambda b, t: ["sample", b / "bare", "--label", 0], "no classes"),
-    "temperatures": (lambda b, t: ["sample", b / "bare", "--scale-temperature", 1], "each of 2 scales; 1 came"),
+    "temperatures": (lambda b, t: ["sample", b / "bare", "--scale-temperature", 1], "each of 2 scale(s); 1 came"),
     "both": (lambda b, t: ["sample", b / "bare", "--scale-temperature", 1, 1, "--temperature", 1], "not both"),
     "scales": (lambda b, t: ["resample", b / "bare", "--scales", 2], "scales of 0 to 1; 2 came"),
     "no draws": (lambda b, t: ["resample", b / "bare", "--draws", 0], "--draws >= 1"),
@@ -275,7 +275,7 @@ BAD = {
     "strength": (lambda b, t: ["edit", b / "bars", "--attribute", "1", "--strength", "inf"], "finite --strength"),
     "points": (lambda b, t: ["edit", b / "bars", "--attribute", "1", "--points", 1], "--points >= 3"),
     "even points": (lambda b, t: ["edit", b / "bars", "--attribute", "1", "--points", 4], "odd number"),
-    "manifold": (lambda b, t: ["interpolate", b / "bare", "--manifold", "--points", 1], "--points >= 2"),
+    "manifold": (lambda b, t: ["manifold", b / "bare", "--points", 1], "--points >= 2"),
     "latents as a table": (lambda b, t: ["latents", b / "bare", "--out", t / "x.npz"], ".png"),
     "odd sides": (lambda b, t: ["train", "realnvp", "--scales", 4, "--out", t / "x"], "3 time(s); 16x16 would do"),
 }  # fmt: skip

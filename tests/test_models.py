@@ -110,6 +110,15 @@ def test_saves_and_loads_the_same_density(flow, tmp_path):
     assert torch.equal(back.sample(2), drawn)
 
 
+def test_a_model_of_classes_compiles_with_labels_and_without():
+    flow = stirred(longflow.build("glow", shape=(1, 4, 4), classes=3, width=8, depth=1)).double().eval()
+    torch._dynamo.reset()
+    x, y = torch.randn(3, 1, 4, 4, dtype=torch.float64), torch.tensor([2, 0, 1])
+    compiled = torch.compile(flow.log_prob, fullgraph=True, backend="eager")
+    close(compiled(x, y), flow.log_prob(x, y))
+    close(compiled(x), flow.log_prob(x))
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_integrates_to_one_in_the_plane(name):
     flow = stirred(longflow.build(name, shape=(2,), **SMALL[name])).double().eval()

@@ -20,10 +20,11 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from longflow import data
 from longflow.commands.check import check
 from longflow.commands.configure import Settings, default_out
-from longflow.commands.draw import interpolate, reconstruct, sample
+from longflow.commands.draw import reconstruct, sample
 from longflow.commands.edit import edit
 from longflow.commands.evaluate import evaluate
 from longflow.commands.inpaint import inpaint
+from longflow.commands.interpolate import interpolate, manifold
 from longflow.commands.report import report
 from longflow.commands.scales import latents, resample
 from longflow.commands.score import score
@@ -219,6 +220,7 @@ COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
     "sample": (sample, wrote_words),
     "reconstruct": (reconstruct, wrote_words),
     "interpolate": (interpolate, wrote_words),
+    "manifold": (manifold, wrote_words),
     "edit": (edit, wrote_words),
     "resample": (resample, wrote_words),
     "latents": (latents, wrote_words),

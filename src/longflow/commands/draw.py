@@ -1,4 +1,4 @@
-"""Samples, reconstructions and interpolations, written as pictures, arrays or tables."""
+"""Samples and reconstructions, written as pictures, arrays or tables."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ import torch
 
 from longflow import figures
 from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws
-from longflow.distributions import ClassNormal, Dequantised, Flow, Temperature
+from longflow.distributions import Dequantised, Flow, Temperature
 from longflow.errors import UsageError
 from longflow.models import load
 from longflow.runs import Run, write_bytes, write_text
@@ -69,37 +69,35 @@ def sample(
     kind = "S" if scale_temperature else "T"
     mark = [f"{kind}{t:g}" for t in asked] + ([f"label{label}"] if label is not None else [])
     path = output_path(folder, config, "-".join(["sample", *mark, f"seed{seed}"]), out)
-    if scale_temperature:
-        drawn = {0.0: draw(model, n, scale_temperatures(model, scale_temperature), seed, labels)}
-    else:
-        drawn = {t: draw(model, n, t, seed, labels) for t in temperature}
+    temperatures = [scale_temperatures(model, scale_temperature)] if scale_temperature else list(temperature)
+    drawn = [draw(model, n, t, seed, labels) for t in temperatures]
     pictured = path.suffix == ".png" and kind_of(config) == "picture"
     if len(drawn) > 1 and not pictured:
         raise UsageError(f"expected one temperature for {path.suffix}; several are for pictures of images")
-    columns = model.base.classes if isinstance(model.base, ClassNormal) and label is None else None
-    write_rows(path, next(iter(drawn.values())), config, lambda levels: pictures(drawn, levels, columns))
+    columns = (model.base.classes or None) if label is None else None
+    write_rows(path, drawn[0], config, lambda levels: pictures(drawn, temperature, levels, columns))
     key = "scale_temperature" if scale_temperature else "temperature"
     return {"out": str(path), "n": n, key: list(asked), "seed": seed}
 
 
 def labels_to_draw(model: Flow | Dequantised, label: int | None, n: int) -> torch.Tensor | None:
     """Return n classes, all the one asked for or each in turn; None for a model without classes."""
-    if not isinstance(model.base, ClassNormal):
+    classes = model.base.classes
+    if not classes:
         if label is not None:
             raise UsageError("the run's model has no classes; --label needs one trained with --classes")
         return None
-    if label is not None and not 0 <= label < model.base.classes:
-        raise UsageError(f"expected --label of 0 to {model.base.classes - 1}; {label} came")
-    labels = torch.arange(n) % model.base.classes if label is None else torch.full((n,), label)
+    if label is not None and not 0 <= label < classes:
+        raise UsageError(f"expected --label of 0 to {classes - 1}; {label} came")
+    labels = torch.arange(n) % classes if label is None else torch.full((n,), label)
     return labels.to(next(model.parameters()).device)
 
 
 def scale_temperatures(model: Flow | Dequantised, values: Sequence[float]) -> torch.Tensor:
     """Return the temperature of every number of the latent, from one for each scale, the finest first."""
-    where = model.density.scale_map()
-    if len(values) != int(where.max()) + 1:
-        raise UsageError(f"expected a temperature for each of {int(where.max()) + 1} scales; {len(values)} came")
-    return torch.tensor(values).to(next(model.parameters()))[where]
+    if len(values) != model.scale_count:
+        raise UsageError(f"expected a temperature for each of {model.scale_count} scale(s); {len(values)} came")
+    return torch.tensor(values).to(next(model.parameters()))[model.scale_map()]
 
 
 def draw(
@@ -117,11 +115,13 @@ def draw(
     return np.concatenate([x.cpu().numpy() for x in drawn])
 
 
-def pictures(drawn: dict[float, np.ndarray], levels: int, columns: int | None = None) -> bytes:
+def pictures(
+    drawn: Sequence[np.ndarray], temperatures: Sequence[float], levels: int, columns: int | None = None
+) -> bytes:
     """Return a grid of samples, or a labelled block for each temperature."""
     if len(drawn) == 1:
-        return figures.image_grid(next(iter(drawn.values())), levels=levels, columns=columns)
-    return figures.temperatures(drawn, levels=levels, columns=columns)
+        return figures.image_grid(drawn[0], levels=levels, columns=columns)
+    return figures.temperatures(dict(zip(temperatures, drawn, strict=True)), levels=levels, columns=columns)
 
 
 def reconstruct(
@@ -149,85 +149,9 @@ def reconstruct(
         raise UsageError(f"expected -n >= 1; {n} came")
     rows = dataset_of(folder, data).split(split)[:n]
     path = output_path(folder, config, f"reconstruct-{split}", out)
-    with torch.inference_mode():
-        back = np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, rows)])
-    write_rows(path, back, config, lambda levels: _both(rows, back, levels))
+    back = reconstructed(model, rows)
+    write_rows(path, back, config, lambda levels: beside(rows, back, levels))
     return {"out": str(path), "n": len(rows), "max_abs": float(np.abs(back - rows).max())}
-
-
-def interpolate(
-    run: str,
-    *,
-    data: str | None = None,
-    split: Split = "test",
-    pairs: int = 8,
-    points: int = 11,
-    manifold: bool = False,
-    seed: int = 0,
-    out: str | None = None,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Walk straight lines in the latent space between pairs of events, and write the decoded points.
-
-    With --manifold, four events span the torus cos φ (cos φ' z1 + sin φ' z2) + sin φ (cos φ' z3 + sin φ' z4), of which
-    points × points are written, φ and φ' = 0, 2π/points, ... (RealNVP, section 4.2).
-
-    Args:
-        run: A run directory.
-        data: Another data set than the run's own, a name or a path.
-        split: The part of the data.
-        pairs: Number of pairs.
-        points: Points on each line, its ends included; or angles on each circle of the manifold.
-        manifold: Span a manifold by four events, in place of lines between pairs.
-        seed: Seed of the choice of pairs.
-        out: File to write; by default a name under RUN/samples.
-        device: auto, cpu, cuda, cuda:1, ...
-    """
-    folder, model = open_model(run, device)
-    config = folder.config()
-    rows = dataset_of(folder, data).split(split)
-    if manifold:
-        if points < 2 or len(rows) < 4:
-            raise UsageError(f"expected --points >= 2 and 4 events; {points} and {len(rows)} came")
-        path = output_path(folder, config, f"manifold-{split}-seed{seed}", out)
-        square = spanned(model, rows, points, seed)
-        write_rows(
-            path, square.reshape(-1, *config["shape"]), config, lambda levels: figures.strips(square, levels=levels)
-        )
-        return {"out": str(path), "points": points, "seed": seed}
-    if pairs < 1 or points < 2 or len(rows) < 2 * pairs:
-        raise UsageError(f"expected 1 <= --pairs <= {len(rows) // 2} and --points >= 2; {pairs} and {points} came")
-    path = output_path(folder, config, f"interpolate-{split}-seed{seed}", out)
-    strips = between(model, rows, pairs, points, seed)
-    write_rows(path, strips.reshape(-1, *config["shape"]), config, lambda levels: figures.strips(strips, levels=levels))
-    return {"out": str(path), "pairs": pairs, "points": points, "seed": seed}
-
-
-def between(model: Flow | Dequantised, rows: np.ndarray, pairs: int, points: int, seed: int) -> np.ndarray:
-    """Return decoded straight latent lines between random pairs of rows, (pairs, points, *shape)."""
-    with torch.inference_mode():
-        z = _some_latents(model, rows, 2 * pairs, seed)
-        start, end = z[:pairs, None], z[pairs:, None]
-        t = torch.linspace(0, 1, points).to(z).reshape(1, -1, *[1] * (z.dim() - 1))
-        line = torch.lerp(start, end, t).flatten(0, 1)
-        return model.decode(line).cpu().numpy().reshape(pairs, points, *z.shape[1:])
-
-
-def spanned(model: Flow | Dequantised, rows: np.ndarray, points: int, seed: int) -> np.ndarray:
-    """Return the decoded manifold that four random rows span, (points, points, *shape)."""
-    angle = 2 * math.pi * torch.arange(points, dtype=torch.float64) / points
-    circle = torch.stack((angle.cos(), angle.sin()), 1)
-    weights = torch.einsum("ai,bj->abij", circle, circle).flatten(2)
-    with torch.inference_mode():
-        z = _some_latents(model, rows, 4, seed)
-        return torch.stack([model.decode(torch.tensordot(row.to(z), z, 1)) for row in weights]).cpu().numpy()
-
-
-def _some_latents(model: Flow | Dequantised, rows: np.ndarray, count: int, seed: int) -> torch.Tensor:
-    if seed < 0:
-        raise UsageError(f"expected --seed >= 0; {seed} came")
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
-    return torch.cat([model.encode(x) for x in batches_of(model, rows[chosen])])
 
 
 def open_model(run: str, device: str) -> tuple[Run, Flow | Dequantised]:
@@ -248,7 +172,14 @@ def output_path(run: Run, config: dict[str, Any], name: str, out: str | None) ->
     return path
 
 
-def _both(rows: np.ndarray, back: np.ndarray, levels: int) -> bytes:
+def reconstructed(model: Flow | Dequantised, rows: np.ndarray) -> np.ndarray:
+    """Return rows encoded and decoded again."""
+    with torch.inference_mode():
+        return np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, rows)])
+
+
+def beside(rows: np.ndarray, back: np.ndarray, levels: int) -> bytes:
+    """Draw pictures over their reconstructions."""
     return figures.strips(np.stack([rows, back]), levels=levels, row_titles=["data", "back"])
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from longflow import figures
 from longflow.commands.draw import open_model, output_path, write_rows
-from longflow.commands.evaluate import Split, batches_of, dataset_of
+from longflow.commands.evaluate import Split, dataset_of, latents_of
 from longflow.data import CATALOGUE as SETS
 from longflow.data import Dataset, read
 from longflow.distributions import Dequantised, Flow
@@ -66,8 +66,8 @@ def edit(
     path = output_path(folder, config, f"edit-{attribute}-{split}", out)
     known = attributes(folder, dataset, attribute, table)
     along, used = direction(model, dataset.split("train"), known["train"], rows, attribute)
-    start = dataset.split(split)
-    strips = moved(model, start[:n], along, strength, points)
+    z = latents_of(model, dataset.split(split))
+    strips = moved(model, z[:n], along, strength, points)
     write_rows(
         path, strips.reshape(-1, *config["shape"]), config, lambda levels: edit_strips(strips, strength, levels=levels)
     )
@@ -78,7 +78,7 @@ def edit(
         "strength": strength,
         "positives": int(used.sum()),
         "negatives": int((~used).sum()),
-        "auc": auc(model, start, known[split], along),
+        "auc": auc(z, known[split], along),
     }
 
 
@@ -132,33 +132,24 @@ def direction(
     order = np.random.default_rng(0).permutation(len(rows))
     taken = np.concatenate([order[has[order] == kind][: max(1, most // 2)] for kind in (True, False)])
     rows, has = rows[taken], has[taken]
-    with torch.inference_mode():
-        with_, without = (
-            torch.stack([model.encode(x).double().sum(0) for x in batches_of(model, rows[chosen])]).sum(0)
-            / chosen.sum()
-            for chosen in (has, ~has)
-        )
-        return (with_ - without).to(next(model.parameters())), has
+    with_, without = (latents_of(model, rows[chosen]).mean(0) for chosen in (has, ~has))
+    return with_ - without, has
 
 
-def moved(model: Flow | Dequantised, rows: np.ndarray, along: Tensor, strength: float, points: int) -> np.ndarray:
-    """Return events moved by -strength … +strength times a latent direction, (N, points, *shape)."""
+def moved(model: Flow | Dequantised, z: Tensor, along: Tensor, strength: float, points: int) -> np.ndarray:
+    """Return events decoded from latents moved by -strength … +strength times a direction, (N, points, *shape)."""
     steps = torch.linspace(-strength, strength, points).to(along)
     with torch.inference_mode():
-        z = torch.cat([model.encode(x) for x in batches_of(model, rows)])
-        strips = [model.decode(z + step * along) for step in steps]
-        return torch.stack(strips, 1).cpu().numpy()
+        return torch.stack([model.decode(z + step * along) for step in steps], 1).cpu().numpy()
 
 
-def auc(model: Flow | Dequantised, rows: np.ndarray, has: np.ndarray, along: Tensor) -> float | None:
-    """Return the area under the ROC curve of the projection on the direction; None where all rows are of one kind."""
+def auc(z: Tensor, has: np.ndarray, along: Tensor) -> float | None:
+    """Return the area under the ROC curve of latents' projection on a direction; None where all are of one kind."""
     from sklearn.metrics import roc_auc_score
 
     if has.all() or not has.any():
         return None
-    with torch.inference_mode():
-        projected = torch.cat([(model.encode(x) * along).flatten(1).sum(1) for x in batches_of(model, rows)])
-    return float(roc_auc_score(has, projected.cpu().numpy()))
+    return float(roc_auc_score(has, torch.tensordot(z, along, along.dim()).cpu().numpy()))
 
 
 def edit_strips(strips: np.ndarray, strength: float, *, levels: int) -> bytes:

@@ -70,7 +70,7 @@ def measure(
     rows = dataset.split(split)
     nats = log_likelihoods(model, rows, samples=importance_samples, seed=seed)
     bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
-    labels = dataset.labels if isinstance(model.base, ClassNormal) else None
+    labels = dataset.labels if model.base.classes else None
     return {
         "model": run.config()["model"],
         "data": dataset.name,
@@ -100,7 +100,7 @@ def accuracies(model: Flow | Dequantised, rows: np.ndarray, labels: np.ndarray, 
     with fixed_draws(seed), torch.inference_mode():
         for x, own in zip(batches_of(model, rows), y.split(ROWS_AT_ONCE), strict=True):
             z = model.density.encode(x + (torch.rand_like(x) if model.dequantiser else 0))
-            right["bayes"] += int((base.log_joint(z).argmax(1) == own).sum())
+            right["bayes"] += int((base.likeliest(z) == own).sum())
             right["classifier"] += int((base.classify(z).argmax(1) == own).sum())
     return {name: count / len(rows) for name, count in right.items()}
 
@@ -161,6 +161,12 @@ def batches_of(model: torch.nn.Module, rows: np.ndarray) -> Iterator[torch.Tenso
     """Yield the rows as tensors of the model's dtype and device, some hundred at a time."""
     like = next(model.parameters())
     return (torch.as_tensor(rows[i : i + ROWS_AT_ONCE]).to(like) for i in range(0, len(rows), ROWS_AT_ONCE))
+
+
+def latents_of(model: Flow | Dequantised, rows: np.ndarray) -> torch.Tensor:
+    """Return the latents of rows, (N, *shape), of levels at the middle of their bins."""
+    with torch.inference_mode():
+        return torch.cat([model.encode(x) for x in batches_of(model, rows)])
 
 
 @contextmanager

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
 from longflow import figures
-from longflow.commands.draw import between, draw, labels_to_draw, pictures, spanned
+from longflow.commands.draw import beside, draw, labels_to_draw, pictures, reconstructed
 from longflow.commands.edit import attributes, auc, direction, edit_strips, moved
-from longflow.commands.evaluate import batches_of
-from longflow.commands.scales import energy_strips, mean_energies, redrawn
+from longflow.commands.evaluate import latents_of
+from longflow.commands.interpolate import between, spanned
+from longflow.commands.scales import energies, energy_strips, redrawn
 from longflow.data import Dataset
-from longflow.distributions import ClassNormal, Dequantised, Flow
+from longflow.distributions import Dequantised, Flow
 from longflow.report import Picture, Section
 from longflow.runs import Run
 
@@ -20,6 +20,9 @@ SHOWN = 16
 ROWS = 8
 FOR_DIRECTIONS = 2000
 """Training events of which a direction is taken."""
+
+MEASURED = 2000
+"""Test events on which directions and scales are measured, at most."""
 
 STRENGTH = 1.6
 CLASSES = 3
@@ -39,22 +42,22 @@ def image_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]
 
 
 def _samples(model: Flow | Dequantised, test: np.ndarray, levels: int) -> Section:
-    drawn = {t: draw(model, SHOWN, t, seed=0) for t in TEMPERATURES}
+    drawn = [draw(model, SHOWN, t, seed=0) for t in TEMPERATURES]
     return Section(
         title="Samples",
         text="Draws from the model, not chosen: seed 0. The temperature multiplies the latent noise; "
         "below 1 the samples are more typical and less varied.",
         pictures=(
-            Picture(png=pictures(drawn, levels), caption="Samples by temperature."),
+            Picture(png=pictures(drawn, TEMPERATURES, levels), caption="Samples by temperature."),
             Picture(png=figures.image_grid(test[:50], levels=levels, columns=10), caption="Test data, for comparison."),
         ),
     )
 
 
 def _classes(model: Flow | Dequantised, levels: int) -> list[Section]:
-    if not isinstance(model.base, ClassNormal):
-        return []
     count = model.base.classes
+    if not count:
+        return []
     drawn = draw(model, ROWS * count, TEMPERATURES[0], 0, labels_to_draw(model, None, ROWS * count))
     grid = figures.image_grid(drawn, levels=levels, columns=count)
     return [
@@ -85,9 +88,7 @@ def _interpolations(model: Flow | Dequantised, test: np.ndarray, levels: int) ->
 
 
 def _reconstructions(model: Flow | Dequantised, rows: np.ndarray, levels: int) -> Section:
-    with torch.inference_mode():
-        back = np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, rows)])
-    both = figures.strips(np.stack([rows, back]), levels=levels, row_titles=["data", "back"])
+    both = beside(rows, reconstructed(model, rows), levels)
     return Section(
         title="Reconstruction",
         text="Encoded and decoded again. An invertible model loses nothing.",
@@ -96,14 +97,15 @@ def _reconstructions(model: Flow | Dequantised, rows: np.ndarray, levels: int) -
 
 
 def _scales(model: Flow | Dequantised, test: np.ndarray, levels: int) -> list[Section]:
-    count = int(model.density.scale_map().max()) + 1
+    count = model.scale_count
     if count < 2:
         return []
     rows = test[:ROWS]
     anew = [redrawn(model, rows, range(k + 1), TEMPERATURES[0], 1, seed=0)[:, 0] for k in range(count)]
     strips = np.stack([rows.astype(anew[0].dtype), *anew])
     titles = ["data", *(f"0 to {k} redrawn" if k else "0 redrawn" for k in range(count))]
-    told = ", ".join(f"scale {k} {value:.2f}" for k, value in enumerate(mean_energies(model, test[:FOR_DIRECTIONS])))
+    maps = energies(model, test[:MEASURED])
+    told = ", ".join(f"scale {k} {part.mean():.2f}" for k, part in enumerate(maps))
     return [
         Section(
             title="Scale by scale",
@@ -116,7 +118,7 @@ def _scales(model: Flow | Dequantised, test: np.ndarray, levels: int) -> list[Se
                     caption=f"Test pictures with ever more scales redrawn, temperature {TEMPERATURES[0]}.",
                 ),
                 Picture(
-                    png=energy_strips(model, rows, levels),
+                    png=energy_strips(rows, maps, levels),
                     caption="Mean square by place and scale; white is 3 or more.",
                 ),
             ),
@@ -147,17 +149,13 @@ def edit_sections(
 
 
 def _edited(model: Flow | Dequantised, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]) -> Section:
-    train, test = dataset.split("train"), dataset.split("test")
+    z = latents_of(model, dataset.split("test")[:MEASURED])
     shown = []
     for name, has in known.items():
-        along, _ = direction(model, train, has["train"], FOR_DIRECTIONS, name)
-        apart = auc(model, test[:FOR_DIRECTIONS], has["test"][:FOR_DIRECTIONS], along)
-        png = edit_strips(moved(model, test[:ROWS], along, STRENGTH, 7), STRENGTH, levels=dataset.levels or 256)
-        told = (
-            ""
-            if apart is None
-            else f"; the projection on it tells the attribute in test data with an AUC of {apart:.2f}"
-        )
+        along, _ = direction(model, dataset.split("train"), has["train"], FOR_DIRECTIONS, name)
+        apart = auc(z, has["test"][:MEASURED], along)
+        png = edit_strips(moved(model, z[:ROWS], along, STRENGTH, 7), STRENGTH, levels=dataset.levels or 256)
+        told = "" if apart is None else f"; its projection tells the attribute in test data with an AUC of {apart:.2f}"
         shown.append(Picture(png=png, caption=f"{name}{told}."))
     return Section(
         title="Editing",

@@ -1,7 +1,7 @@
 """What each scale of a latent holds: redrawing some of them, and where each finds an event unlikely."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path, write_rows
-from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws
-from longflow.distributions import ClassNormal, Dequantised, Flow, Noise
+from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws, latents_of
+from longflow.distributions import Dequantised, Flow
 from longflow.errors import UsageError
 
 BRIGHTEST = 3.0
@@ -92,8 +92,9 @@ def latents(
     path = output_path(folder, config, f"latents-{split}", out)
     if path.suffix != ".png":
         raise UsageError(f"expected --out to end in .png; '{path.name}' came")
-    write_rows(path, rows[:n], config, lambda levels: energy_strips(model, rows[:n], levels))
-    return {"out": str(path), "n": len(rows[:n]), "mean_z2": mean_energies(model, rows)}
+    maps = energies(model, rows)
+    write_rows(path, rows[:n], config, lambda levels: energy_strips(rows[:n], maps, levels))
+    return {"out": str(path), "n": len(rows[:n]), "mean_z2": [float(part.mean()) for part in maps]}
 
 
 def redrawn(
@@ -104,14 +105,13 @@ def redrawn(
     A model of classes draws from the likeliest class of each row.
     """
     model.density.check_draw(draws, None, temperature)
-    where = model.density.scale_map()
-    last = int(where.max())
+    where, last = model.scale_map(), model.scale_count - 1
     if not scales or not all(0 <= k <= last for k in scales):
         raise UsageError(f"expected scales of 0 to {last}; {' '.join(map(str, scales)) or 'none'} came")
     chosen = torch.isin(where, torch.tensor(scales, device=where.device))
     with fixed_draws(seed), torch.inference_mode():
-        z = torch.cat([model.encode(x) for x in batches_of(model, rows)])
-        classes = model.base.log_joint(z).argmax(1) if isinstance(model.base, ClassNormal) else None
+        z = latents_of(model, rows)
+        classes = model.base.likeliest(z)
         noise = [model.base.sample(len(z), classes, temperature) for _ in range(draws)]
         return torch.stack([model.decode(torch.where(chosen, e, z)) for e in noise], 1).cpu().numpy()
 
@@ -120,22 +120,16 @@ def energies(model: Flow | Dequantised, rows: np.ndarray) -> list[Tensor]:
     """Return the mean square over the channels of each scale, (N, ...) over its space, of dequantised rows."""
     with fixed_draws(0), torch.inference_mode():
         z = torch.cat([model.density.encode(x + torch.rand_like(x)) for x in batches_of(model, rows)])
-        standard = cast(Noise, model.base).standardised(z)
-        return [part.square().mean(1) for part in model.density.bijection.scales(standard)]
+        return [part.square().mean(1) for part in model.density.bijection.scales(model.base.standardised(z))]
 
 
-def mean_energies(model: Flow | Dequantised, rows: np.ndarray) -> list[float]:
-    """Return the mean z² of each scale over all rows."""
-    return [float(part.mean()) for part in energies(model, rows)]
-
-
-def energy_strips(model: Flow | Dequantised, rows: np.ndarray, levels: int) -> bytes:
-    """Draw each event (N, C, H, W) over the maps of z² of its scales, the finest first."""
+def energy_strips(rows: np.ndarray, maps: Sequence[Tensor], levels: int) -> bytes:
+    """Draw events (N, C, H, W) over the maps of their scales, (at least N, ...) each, the finest first."""
     count, channels, *sides = rows.shape
-    maps = []
-    for part in energies(model, rows):
-        grey = (255 / BRIGHTEST * part).clamp(0, 255).cpu().numpy()
+    drawn = []
+    for part in maps:
+        grey = (255 / BRIGHTEST * part[:count]).clamp(0, 255).cpu().numpy()
         whole = grey.repeat(sides[0] // grey.shape[1], 1).repeat(sides[1] // grey.shape[2], 2)
-        maps.append(np.broadcast_to(whole[:, None], (count, channels, *sides)))
-    shown = np.stack([rows * (255 / (levels - 1)), *maps])
+        drawn.append(np.broadcast_to(whole[:, None], (count, channels, *sides)))
+    shown = np.stack([rows * (255 / (levels - 1)), *drawn])
     return figures.strips(shown, levels=256, row_titles=["data", *(f"scale {k}" for k in range(len(maps)))])

@@ -20,6 +20,9 @@ class StandardNormal(Noise):
         self.check_events(x, context)
         return total(-0.5 * x.square()) - self.dims * HALF_LOG_2PI
 
+    def standardised(self, z: Tensor) -> Tensor:
+        return z
+
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return temperature * self.normal(n)
 
@@ -37,6 +40,9 @@ class StandardLogistic(Noise):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
         return -total(x + 2 * F.softplus(-x))
+
+    def standardised(self, z: Tensor) -> Tensor:
+        return z / self.deviation
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return temperature * torch.logit(self.uniform(n))
@@ -68,8 +74,15 @@ class Uniform(Noise):
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         if bool(torch.as_tensor(temperature).gt(1).any()):
             raise UsageError(f"a uniform base expects a temperature of at most 1; {temperature} came")
-        centre, width = 0.5 * (self.low + self.high), self.high - self.low
+        centre, width = self._centre_and_width()
         return centre + temperature * width * (self.uniform(n) - 0.5)
+
+    def standardised(self, z: Tensor) -> Tensor:
+        centre, width = self._centre_and_width()
+        return (z - centre) * math.sqrt(12) / width
+
+    def _centre_and_width(self) -> tuple[float, float]:
+        return 0.5 * (self.low + self.high), self.high - self.low
 
     @classmethod
     def examples(cls) -> Iterator[Case]:
@@ -86,8 +99,10 @@ class DiagonalNormal(Noise):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
-        standard = (x - self.loc) * (-self.log_scale).exp()
-        return total(-0.5 * standard.square() - self.log_scale) - self.dims * HALF_LOG_2PI
+        return total(-0.5 * self.standardised(x).square() - self.log_scale) - self.dims * HALF_LOG_2PI
+
+    def standardised(self, z: Tensor) -> Tensor:
+        return (z - self.loc) * (-self.log_scale).exp()
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return self.loc + temperature * self.log_scale.exp() * self.normal(n)
@@ -113,9 +128,19 @@ class GaussianMixture(Noise):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
-        standard = (x.unsqueeze(1) - self.loc) * (-self.log_scale).exp()
-        inner = (-0.5 * standard.square() - self.log_scale).flatten(2).sum(2)
-        return torch.logsumexp(inner + self.logits.log_softmax(0), 1) - self.dims * HALF_LOG_2PI
+        return torch.logsumexp(self._log_joint(self._by_component(x)), 1) - self.dims * HALF_LOG_2PI
+
+    def standardised(self, z: Tensor) -> Tensor:
+        by_component = self._by_component(z)
+        return by_component[torch.arange(len(z)), self._log_joint(by_component).argmax(1)]
+
+    def _by_component(self, x: Tensor) -> Tensor:
+        """Return x in standard deviations from the mean of each component, (B, K, *shape)."""
+        return (x.unsqueeze(1) - self.loc) * (-self.log_scale).exp()
+
+    def _log_joint(self, by_component: Tensor) -> Tensor:
+        """Return log w_k + log p(x | k) without its constant, (B, K)."""
+        return (-0.5 * by_component.square() - self.log_scale).flatten(2).sum(2) + self.logits.log_softmax(0)
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         k = torch.multinomial(self.logits.softmax(0), n, replacement=True) if n else self.logits.new_zeros(0).long()

@@ -73,13 +73,17 @@ class ClassNormal(Noise):
         if tuple(context.shape) != (rows,) or context.is_floating_point():
             came = f"{tuple(context.shape)} of {context.dtype}"
             raise UsageError(f"expected a context of {rows} classes, whole numbers of shape ({rows},); {came} came")
-        if rows and not 0 <= int(context.min()) <= int(context.max()) < self.classes:
+        # Not where a graph is traced: its values are not known there.
+        if not torch.compiler.is_compiling() and bool(((context < 0) | (context >= self.classes)).any()):
             raise UsageError(
                 f"expected classes 0 to {self.classes - 1}; {int(context.min())} to {int(context.max())} came"
             )
 
+    def likeliest(self, z: Tensor) -> Tensor:
+        return self.log_joint(z).argmax(1)
+
     def standardised(self, z: Tensor) -> Tensor:
-        y = self.log_joint(z).argmax(1)
+        y = self.likeliest(z)
         own = (self._chosen(z) - self.loc[y]) * (-self.log_scale[y]).exp()
         return self._put(z.flatten(1), own)
 

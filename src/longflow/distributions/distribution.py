@@ -35,6 +35,8 @@ class Distribution(nn.Module, ABC):
     context_shape: tuple[int, ...] | None = None
     likelihood: Likelihood = "exact"
     dequantiser: str | None = None
+    classes: int = 0
+    """Classes that its context tells apart; 0 for none."""
     config: dict[str, Any] | None = None
     """How it was built, for `save`; None for one composed by hand."""
 
@@ -138,9 +140,13 @@ class Noise(Distribution):
     def extra_repr(self) -> str:
         return f"{self.shape}"
 
+    @abstractmethod
     def standardised(self, z: Tensor) -> Tensor:
-        """Return z, (B, *shape), in standard deviations from its centre."""
-        return z / self.deviation
+        """Return z, (B, *shape), in standard deviations from its mean: those of the likeliest class or component."""
+
+    def likeliest(self, z: Tensor) -> Tensor | None:
+        """Return the likeliest class of each row, (B,); None where there are no classes."""
+        return None
 
     def uniform(self, n: int) -> Tensor:
         """Draw from U(0, 1), of shape (n, *shape); a zero becomes half of the least other draw, not an outlier."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from longflow.bijections import Affine, Bijection, Chain, Coupling, Learned, Scale, Shift, Standardise
 from longflow.distributions.bases import StandardLogistic, StandardNormal
 from longflow.distributions.classes import ClassNormal
-from longflow.distributions.distribution import Case, Distribution, Likelihood, Temperature
+from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.errors import UsageError
 from longflow.nets import MLP
 
@@ -22,7 +22,7 @@ class Flow(Distribution):
     else to the base, which may be one of classes.
     """
 
-    def __init__(self, bijection: Bijection, base: Distribution, context_shape: tuple[int, ...] | None = None) -> None:
+    def __init__(self, bijection: Bijection, base: Noise, context_shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
         self.bijection = bijection
         self.base = base
@@ -82,6 +82,11 @@ class Flow(Distribution):
             found[part.flatten()] = k
         return found.reshape(self.shape).to(next(self.parameters(), places).device)
 
+    @property
+    def scale_count(self) -> int:
+        """The number of scales of a latent."""
+        return int(self.scale_map().max()) + 1
+
     def check_context(self, rows: int, context: Tensor | None) -> None:
         if self.bijection_context is None:
             self.base.check_context(rows, context)
@@ -121,7 +126,7 @@ class Dequantised(Distribution):
         self.context_shape = density.context_shape
 
     @property
-    def base(self) -> Distribution:
+    def base(self) -> Noise:
         """The base density of the flow."""
         return self.density.base
 
@@ -135,6 +140,11 @@ class Dequantised(Distribution):
     def scale_map(self) -> Tensor:
         """Return the scale that finishes each number of a latent; see `Flow.scale_map`."""
         return self.density.scale_map()
+
+    @property
+    def scale_count(self) -> int:
+        """The number of scales of a latent."""
+        return self.density.scale_count
 
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
         """Return log (1/K) Σ_k p(x + u_k), of shape (B,): a bound that tightens with K (Burda et al. 2016)."""

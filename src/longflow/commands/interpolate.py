@@ -1,0 +1,108 @@
+"""Interpolations in the latent space: lines between two events, and the manifold that four of them span."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from longflow import figures
+from longflow.commands.draw import open_model, output_path, write_rows
+from longflow.commands.evaluate import Split, dataset_of, latents_of
+from longflow.distributions import Dequantised, Flow
+from longflow.errors import UsageError
+
+
+def interpolate(
+    run: str,
+    *,
+    data: str | None = None,
+    split: Split = "test",
+    pairs: int = 8,
+    points: int = 11,
+    seed: int = 0,
+    out: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Walk straight lines in the latent space between pairs of events, and write the decoded points.
+
+    Args:
+        run: A run directory.
+        data: Another data set than the run's own, a name or a path.
+        split: The part of the data.
+        pairs: Number of pairs.
+        points: Points on each line, its ends included.
+        seed: Seed of the choice of pairs.
+        out: File to write; by default a name under RUN/samples.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    folder, model = open_model(run, device)
+    config = folder.config()
+    rows = dataset_of(folder, data).split(split)
+    if pairs < 1 or points < 2 or len(rows) < 2 * pairs:
+        raise UsageError(f"expected 1 <= --pairs <= {len(rows) // 2} and --points >= 2; {pairs} and {points} came")
+    path = output_path(folder, config, f"interpolate-{split}-seed{seed}", out)
+    strips = between(model, rows, pairs, points, seed)
+    write_rows(path, strips.reshape(-1, *config["shape"]), config, lambda levels: figures.strips(strips, levels=levels))
+    return {"out": str(path), "pairs": pairs, "points": points, "seed": seed}
+
+
+def manifold(
+    run: str,
+    *,
+    data: str | None = None,
+    split: Split = "test",
+    points: int = 8,
+    seed: int = 0,
+    out: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Interpolate between four events on the manifold that they span in the latent space (RealNVP, section 4.2).
+
+    It is the torus cos φ (cos φ' z1 + sin φ' z2) + sin φ (cos φ' z3 + sin φ' z4), φ and φ' = 0, 2π/points, ...
+
+    Args:
+        run: A run directory.
+        data: Another data set than the run's own, a name or a path.
+        split: The part of the data.
+        points: Angles on each of the two circles.
+        seed: Seed of the choice of the four.
+        out: File to write; by default a name under RUN/samples.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    folder, model = open_model(run, device)
+    config = folder.config()
+    rows = dataset_of(folder, data).split(split)
+    if points < 2 or len(rows) < 4:
+        raise UsageError(f"expected --points >= 2 and 4 events; {points} and {len(rows)} came")
+    path = output_path(folder, config, f"manifold-{split}-seed{seed}", out)
+    square = spanned(model, rows, points, seed)
+    write_rows(path, square.reshape(-1, *config["shape"]), config, lambda levels: figures.strips(square, levels=levels))
+    return {"out": str(path), "points": points, "seed": seed}
+
+
+def between(model: Flow | Dequantised, rows: np.ndarray, pairs: int, points: int, seed: int) -> np.ndarray:
+    """Return decoded straight latent lines between random pairs of rows, (pairs, points, *shape)."""
+    with torch.inference_mode():
+        z = _some_latents(model, rows, 2 * pairs, seed)
+        start, end = z[:pairs, None], z[pairs:, None]
+        t = torch.linspace(0, 1, points).to(z).reshape(1, -1, *[1] * (z.dim() - 1))
+        line = torch.lerp(start, end, t).flatten(0, 1)
+        return model.decode(line).cpu().numpy().reshape(pairs, points, *z.shape[1:])
+
+
+def spanned(model: Flow | Dequantised, rows: np.ndarray, points: int, seed: int) -> np.ndarray:
+    """Return the decoded manifold that four random rows span, (points, points, *shape)."""
+    angle = 2 * math.pi * torch.arange(points, dtype=torch.float64) / points
+    circle = torch.stack((angle.cos(), angle.sin()), 1)
+    weights = torch.einsum("ai,bj->abij", circle, circle).flatten(2)
+    with torch.inference_mode():
+        z = _some_latents(model, rows, 4, seed)
+        return torch.stack([model.decode(torch.tensordot(row.to(z), z, 1)) for row in weights]).cpu().numpy()
+
+
+def _some_latents(model: Flow | Dequantised, rows: np.ndarray, count: int, seed: int) -> torch.Tensor:
+    if seed < 0:
+        raise UsageError(f"expected --seed >= 0; {seed} came")
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return latents_of(model, rows[chosen])
