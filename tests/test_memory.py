@@ -85,7 +85,7 @@ def test_the_monitor_warns_where_the_way_back_drifts():
         chain.parts[1].theta.fill_(100.0)
     with pytest.warns(UserWarning, match="reversible memory"):
         chain(torch.randn(3, 2, requires_grad=True))[0].sum().backward()
-    wide = Chain(*chain.parts, memory="reversible", trunk=torch.float64)
+    wide = Chain(*chain.parts, memory="reversible", trunk="float64")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         wide(torch.randn(3, 2, requires_grad=True))[0].sum().backward()

@@ -104,7 +104,8 @@ def train(given: list[str]) -> int:
     model = CATALOGUE[name]
     own = [f for f in fields_of(model.builder) if f[0] not in ("shape", "context")]
     fields = [*fields_of(Settings), *own, *fields_of(Recipe), JSON_FIELD]
-    flags = parse(_with_saved(fields, name, given[1:]), given[1:], f"train {name}", inspect.getdoc(model.builder) or "")
+    about = (inspect.getdoc(model.builder) or "").split("\n\nArgs:")[0] + f"\n\nPresets: {', '.join(model.presets)}."
+    flags = parse(_with_saved(fields, name, given[1:]), given[1:], f"train {name}", about)
     options = _options_given(model, flags, own, given[1:])
     settings = Settings(**{f.name: flags[f.name] for f in dataclasses.fields(Settings)})
     recipe = Recipe(**{f.name: flags[f.name] for f in dataclasses.fields(Recipe)})

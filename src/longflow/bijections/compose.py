@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from longflow.bijections.bijection import Bijection, Example, Step
 from longflow.bijections.elementwise import Affine, Learned, Logit, Scale, Shift
-from longflow.bijections.memory import MEMORIES, Memory, Walk
+from longflow.bijections.memory import MEMORIES, TRUNKS, Memory, Trunk, Walk
 from longflow.bijections.rearrange import Flatten, Halves, Interleave, Reverse, Squeeze
 from longflow.errors import UsageError, choose
 from longflow.nets.mlp import MLP
@@ -19,14 +19,14 @@ class Chain(Bijection):
     """f = f_n ∘ … ∘ f_1, the first part next to the data. The log-determinants add up. Empty: the identity.
 
     `memory` says what is kept for the gradient (`memory.py`); it changes neither values nor the state_dict.
-    `trunk` is the type in which values and log-determinants are carried from part to part; networks compute in their
-    own. In float64 the way back of a float32 model meets the values of the way there, whose rounding an inverse would
-    magnify. By default the type of x, which is also that of the result.
+    `trunk` is the narrowest type in which values and log-determinants are carried from part to part; networks compute
+    in their own, and the result has the type of x. In float64 the way back of a float32 model meets the values of the
+    way there, whose rounding an inverse would magnify.
     """
 
-    def __init__(self, *parts: Bijection, memory: Memory = "full", trunk: torch.dtype | None = None) -> None:
+    def __init__(self, *parts: Bijection, memory: Memory = "full", trunk: Trunk = "float32") -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk = TRUNKS[choose("trunk", trunk, TRUNKS)]
         self.parts = nn.ModuleList(parts)
         self.exact = all(part.exact for part in parts)
         self.reversible = all(part.reversible for part in parts)
@@ -48,7 +48,7 @@ class Chain(Bijection):
         self, parts: list[Bijection], steps: Sequence[Step], undos: Sequence[Step], x: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         walk = Walk(steps, undos, [list(part.parameters()) for part in parts])
-        carried = x if self.trunk is None else x.to(torch.promote_types(x.dtype, self.trunk))
+        carried = x.to(torch.promote_types(x.dtype, self.trunk))
         y, log_det = MEMORIES[self.memory](walk, carried, context)
         return y.to(x.dtype), log_det.to(x.dtype)
 
@@ -68,7 +68,7 @@ class Chain(Bijection):
     @classmethod
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(), (3,))
-        yield Example(cls(Coupling(Affine(), MLP(2, 4, hidden=7, depth=1)), trunk=torch.float64), (4,))
+        yield Example(cls(Coupling(Affine(), MLP(2, 4, hidden=7, depth=1)), trunk="float64"), (4,))
         yield Example(cls(Reverse(), Learned(Scale(), (4,)), Under(Interleave(), Reverse())), (4,))
 
 

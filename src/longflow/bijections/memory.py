@@ -20,6 +20,10 @@ from torch.utils.checkpoint import checkpoint
 from longflow.bijections.bijection import Step, no_log_det
 
 Memory = Literal["full", "checkpoint", "reversible"]
+Trunk = Literal["float32", "float64"]
+
+TRUNKS = {"float32": torch.float32, "float64": torch.float64}
+"""The narrowest type in which a chain carries values from part to part."""
 
 DRIFT = 1e-2
 """Relative error of the reconstructed input of a chain at which the reversible mode warns."""

@@ -35,7 +35,7 @@ class Settings:
         device: auto, cpu, cuda, cuda:1, ...
         threads: CPU threads; by default all cores.
         resume: Go on with the run in --out, bit by bit as if it had not stopped.
-        preset: Named options of the model, which flags override; a wrong name shows those that there are.
+        preset: Named options of the model, which flags override.
         levels: Requantise data with levels to so many (32 is Glow's 5 bits).
         preprocess: First bijection; by default unit for levels, standardise for continuous data.
         noise: Train on x + U[LOW, HIGH) in place of dequantised data.

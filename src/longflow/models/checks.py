@@ -1,13 +1,9 @@
-"""The options and checks that builders share."""
+"""The checks that builders share."""
 
+import math
 from typing import Any
 
-import torch
-
 from longflow.errors import UsageError
-
-TRUNKS = {"float64": torch.float64, "float32": None}
-"""The types in which a chain carries values: float64, or the model's own."""
 
 
 def at_least(model: str, least: int, **options: Any) -> None:
@@ -32,3 +28,9 @@ def scales_of(model: str, shape: tuple[int, ...], asked: int | None, most: int) 
             f" can be halved {allowed} time(s); {' or '.join(dict.fromkeys(fits))} would do"
         )
     return chosen
+
+
+def vector_or_picture(model: str, shape: tuple[int, ...]) -> None:
+    """Raise UsageError unless events are vectors (D,), D >= 2, or pictures (C, H, W)."""
+    if len(shape) not in (1, 3) or math.prod(shape) < 2:
+        raise UsageError(f"{model} expects events of shape (D,), D >= 2, or (C, H, W); {shape} came")

@@ -26,10 +26,10 @@ from longflow.bijections import (
     Squeeze,
     Under,
 )
-from longflow.bijections.memory import Memory
+from longflow.bijections.memory import Memory, Trunk
 from longflow.distributions import ClassNormal, Flow, StandardNormal
 from longflow.errors import UsageError, choose
-from longflow.models.checks import TRUNKS, at_least, scales_of
+from longflow.models.checks import at_least, scales_of, vector_or_picture
 from longflow.nets import MLP, ConvNet, ZeroConv
 
 COUPLINGS: dict[str, Callable[[], Shift | Affine]] = {
@@ -65,7 +65,7 @@ def glow(
     coupling: Literal["affine", "additive", "affine-half", "affine-tanh"] = "affine",
     mixing: Literal["reverse", "shuffle", "free", "plu", "qr", "exp"] = "plu",
     memory: Memory = "full",
-    trunk: Literal["float64", "float32"] = "float64",
+    trunk: Trunk = "float64",
     classes: int = 0,
     class_prior: Literal["every", "last"] = "every",
     context: int = 0,
@@ -101,7 +101,6 @@ def glow(
     transform = COUPLINGS[choose("coupling", coupling, COUPLINGS)]
     mix = MIXINGS[choose("mixing", mixing, MIXINGS)]
     choose("class prior", class_prior, CLASS_PRIORS)
-    choose("trunk", trunk, TRUNKS)
     space = tuple([1] * (len(shape) - 1))
 
     def net(features: int, parameters: int) -> torch.nn.Module:
@@ -116,7 +115,7 @@ def glow(
         return Chain(Learned(Affine(), (features, *space)), mix(features), couple)
 
     def steps(features: int) -> Bijection:
-        return Chain(*(step(features) for _ in range(depth)), memory=memory, trunk=TRUNKS[trunk])
+        return Chain(*(step(features) for _ in range(depth)), memory=memory, trunk=trunk)
 
     def scale(features: int, left: int) -> Bijection:
         if left == 1:
@@ -145,8 +144,7 @@ def _last(bijection: Bijection, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _check(shape: tuple[int, ...], scales: int | None, depth: int, width: int, classes: int, context: int) -> None:
-    if len(shape) not in (1, 3) or math.prod(shape) < 2:
-        raise UsageError(f"glow expects events of shape (D,), D >= 2, or (C, H, W); {shape} came")
+    vector_or_picture("glow", shape)
     at_least("glow", 1, depth=depth, width=width, scales=scales)
     at_least("glow", 0, context=context, classes=classes)
     if classes and context:

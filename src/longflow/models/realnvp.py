@@ -1,6 +1,6 @@
 """RealNVP: density estimation by real-valued non-volume-preserving maps (Dinh, Sohl-Dickstein & Bengio, ICLR 2017)."""
 
-import math
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -22,14 +22,15 @@ from longflow.bijections import (
     Squeeze,
     Under,
 )
-from longflow.bijections.memory import Memory
+from longflow.bijections.memory import Memory, Trunk
 from longflow.distributions import Flow, StandardNormal
-from longflow.errors import UsageError, choose
-from longflow.models.checks import TRUNKS, at_least, scales_of
-from longflow.nets import MLP, BatchNorm2d, ChannelNorm, ResNet
+from longflow.errors import choose
+from longflow.models.checks import at_least, scales_of, vector_or_picture
+from longflow.nets import MLP, BatchNorm2d, ChannelNorm, ResNet, beside
 
 NORMS = {"batch": BatchNorm2d, "act": ChannelNorm}
 MOST_SCALES = 2
+VECTOR_COUPLINGS = 8
 PARAMETERS = 2
 """Of an affine map: log-scale and shift."""
 
@@ -50,7 +51,7 @@ def realnvp(
     growth: int = 2,
     norm: Literal["act", "batch"] = "act",
     memory: Memory = "full",
-    trunk: Literal["float64", "float32"] = "float64",
+    trunk: Trunk = "float64",
     context: int = 0,
 ) -> Flow:
     """Affine couplings of checkerboards and of channels, at several scales, with residual conditioners.
@@ -58,16 +59,18 @@ def realnvp(
     Each scale takes three checkerboard couplings, squeezes, takes three channel couplings, and finishes half of the
     features; the last scale takes four checkerboard couplings. Log-scales are γ tanh s, the moved half is normalised
     after each coupling, and everything that is finished has a standard normal prior. The paper's first bijection is
-    the logit (`--preprocess logit`). For vectors there is one scale of couplings of even and odd features.
+    the logit (`--preprocess logit`). For vectors, of which the paper says nothing, there is one scale of eight
+    couplings of even and odd features, with fully connected conditioners of 2·blocks layers.
 
     The paper normalises batches; by default scales are learned instead (ActNorm), so that no row depends on the others.
     With norm "batch", in training mode rows meet and decode does not undo encode; the statistics of the evaluation mode
     are not running averages, but are taken from training rows under the weights that are evaluated: `train` does so; a
     loop of your own must call `settle(flow, rows)` before it evaluates or samples.
 
-    The transform is the paper's (eq. 7), x·exp(s) + t; its code's is (x + t)·exp(s). The presets are the paper's for
-    CIFAR-10 and 32×32 ImageNet, and "cifar10-narrow", whose width does not double: of 6.4 million parameters, which
-    secondary tables ascribe to the paper's, while what the paper describes has 19.6.
+    The transform is the paper's (eq. 7), x·exp(s) + t; its code's is (x + t)·exp(s). A conditioner's half is normalised
+    before it is put on the checkerboard; the code normalises the masked picture and doubles it. The presets are the
+    paper's for CIFAR-10 and 32×32 ImageNet, and "cifar10-narrow", whose width does not double: of 6.4 million
+    parameters, which secondary tables ascribe to the paper's, while what the paper describes has 19.6.
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
@@ -82,8 +85,10 @@ def realnvp(
     """
     _check(shape, scales, width, blocks, growth, context)
     choose("norm", norm, NORMS)
-    choose("trunk", trunk, TRUNKS)
     space = tuple([1] * (len(shape) - 1))
+
+    def chain(parts: Iterable[Bijection]) -> Bijection:
+        return Chain(*parts, memory=memory, trunk=trunk)
 
     def normalise(features: int) -> Bijection:
         return BatchNorm((features, *space)) if norm == "batch" else Learned(Affine(), (features, *space))
@@ -101,17 +106,13 @@ def realnvp(
 
     def channels(features: int, maps: int) -> Bijection:
         nets = [Signed(features, residual(2 * features, features, maps), norm) for _ in range(3)]
-        return Chain(
-            *(Under(Halves(k % 2), couple(features, net)) for k, net in enumerate(nets)),
-            memory=memory,
-            trunk=TRUNKS[trunk],
-        )
+        return chain(Under(Halves(k % 2), couple(features, net)) for k, net in enumerate(nets))
 
     def scale(features: int, left: int, maps: int) -> Bijection:
         if left == 1:
-            return Chain(*checkerboards(4, features, maps), memory=memory, trunk=TRUNKS[trunk])
+            return chain(checkerboards(4, features, maps))
         return Chain(
-            Chain(*checkerboards(3, features, maps), memory=memory, trunk=TRUNKS[trunk]),
+            chain(checkerboards(3, features, maps)),
             Under(Squeeze(), channels(2 * features, growth * maps)),
             Under(diagonals(features), FactorOut(scale(2 * features, left - 1, growth * maps))),
         )
@@ -122,9 +123,7 @@ def realnvp(
         def net() -> MLP:
             return MLP(first, PARAMETERS * second, hidden=width, depth=2 * blocks, context=context)
 
-        return Chain(
-            *(Under(Interleave(k % 2), couple(second, net())) for k in range(8)), memory=memory, trunk=TRUNKS[trunk]
-        )
+        return chain(Under(Interleave(k % 2), couple(second, net())) for k in range(VECTOR_COUPLINGS))
 
     whole = scale(shape[0], scales_of("realnvp", shape, scales, MOST_SCALES), width) if space else vectors()
     return Flow(whole, StandardNormal(shape), (context,) if context else None)
@@ -140,7 +139,7 @@ class Signed(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the parameters of the half that moves."""
         x = self.norm(x)
-        return self.net(torch.cat((x, -x, *_spread(context, x)), 1))
+        return self.net(beside(torch.cat((x, -x), 1), context))
 
 
 class InPlace(nn.Module):
@@ -158,16 +157,11 @@ class InPlace(nn.Module):
         x = self.norm(x)
         seen = self._placed(x)
         mask = self._placed(torch.ones_like(x[:, :1]))
-        whole = self.net(torch.cat((seen, -seen, mask, *_spread(context, seen)), 1))
+        whole = self.net(beside(torch.cat((seen, -seen, mask), 1), context))
         return torch.cat([self.view.arrange(part).chunk(2, 1)[1] for part in whole.chunk(PARAMETERS, 1)], 1)
 
     def _placed(self, half: Tensor) -> Tensor:
         return self.view.restore(torch.cat((half, torch.zeros_like(half)), 1))
-
-
-def _spread(context: Tensor | None, like: Tensor) -> list[Tensor]:
-    """Repeat a context (B, context) over the space of maps."""
-    return [] if context is None else [context[:, :, None, None].expand(-1, -1, *like.shape[2:])]
 
 
 def diagonals(features: int) -> Bijection:
@@ -178,7 +172,6 @@ def diagonals(features: int) -> Bijection:
 
 
 def _check(shape: tuple[int, ...], scales: int | None, width: int, blocks: int, growth: int, context: int) -> None:
-    if len(shape) not in (1, 3) or math.prod(shape) < 2:
-        raise UsageError(f"realnvp expects events of shape (D,), D >= 2, or (C, H, W); {shape} came")
+    vector_or_picture("realnvp", shape)
     at_least("realnvp", 1, width=width, blocks=blocks, growth=growth, scales=scales)
     at_least("realnvp", 0, context=context)

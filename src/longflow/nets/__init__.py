@@ -1,7 +1,7 @@
 """Networks that turn one context into another."""
 
-from longflow.nets.conv import ChannelNorm, ConvNet, ZeroConv
+from longflow.nets.conv import ChannelNorm, ConvNet, ZeroConv, beside
 from longflow.nets.mlp import MLP
 from longflow.nets.resnet import BatchNorm2d, ResNet
 
-__all__ = ["MLP", "BatchNorm2d", "ChannelNorm", "ConvNet", "ResNet", "ZeroConv"]
+__all__ = ["MLP", "BatchNorm2d", "ChannelNorm", "ConvNet", "ResNet", "ZeroConv", "beside"]

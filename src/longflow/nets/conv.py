@@ -10,6 +10,11 @@ LOG_SCALE_FACTOR = 3.0
 """Glow's code multiplies learned log-scales by 3, which speeds them up."""
 
 
+def beside(x: Tensor, context: Tensor | None) -> Tensor:
+    """Append a context (B, context), repeated over space, to maps x (B, channels, H, W)."""
+    return x if context is None else torch.cat((x, context[:, :, None, None].expand(-1, -1, *x.shape[2:])), 1)
+
+
 class ChannelNorm(Adaptive):
     """x · exp(3 s) + t with learned s and t a channel, set from data to give mean 0 and deviation 1."""
 
@@ -88,6 +93,5 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the parameters, of shape (B, channels_out, H, W)."""
-        if self.context and context is not None:
-            x = torch.cat((x, context[:, :, None, None].expand(-1, -1, *x.shape[2:])), 1)
+        x = beside(x, context if self.context else None)
         return self.layers(x.contiguous(memory_format=torch.channels_last))
