@@ -33,6 +33,7 @@ from longflow.bijections import (
     Under,
 )
 from longflow.bijections.elementwise import Logit, Standardise
+from longflow.constraints import constrain
 from longflow.errors import UsageError
 from longflow.nets import MLP
 
@@ -46,7 +47,7 @@ def example(request):
     found = list({cls.__name__: cls for cls in ALL}[name].examples())[index]
     for p in found.bijection.parameters():
         torch.nn.init.normal_(p, std=0.4)
-    found.bijection.double()
+    constrain(found.bijection.double(), 1e-6, 1000)
     return found
 
 
@@ -209,6 +210,8 @@ def test_compiles_as_one_graph(example):
     expected = example.bijection(x, context)
     compiled = torch.compile(example.bijection, fullgraph=True, backend="eager")
     close(compiled(x, context)[0], expected[0])
+    if not example.bijection.exact:
+        return
     inverse = torch.compile(example.bijection.inverse, fullgraph=True, backend="eager")
     close(inverse(expected[0].detach(), context)[0], x)
 

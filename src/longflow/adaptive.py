@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from longflow.errors import UsageError
+from longflow.values import values_only
 
 
 class Adaptive(nn.Module, ABC):
@@ -76,7 +77,7 @@ def _adapt(model: nn.Module, x: Tensor, context: Tensor | None, kind: type[nn.Mo
     hooks += [m.register_forward_pre_hook(lambda layer, inputs: called.add(layer)) for m in layers.values()]
     training = model.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), values_only():
             model.eval()(x, context)
     finally:
         model.train(training)

@@ -1,4 +1,4 @@
-"""The two ways in which longflow stops on purpose."""
+"""The ways in which longflow stops on purpose."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,17 @@ class UsageError(ValueError):
 
 class TrainingDivergedError(RuntimeError):
     """A loss or gradient stopped being finite; the message names the step and the offending layer."""
+
+
+class InversionError(RuntimeError):
+    """An inverse by iteration did not converge; the message names the rows of the batch and the error left.
+
+    `rows` are their indices, `errors` the bounds on |x - x*| that were reached.
+    """
+
+    def __init__(self, message: str, rows: list[int], errors: list[float]) -> None:
+        super().__init__(message)
+        self.rows, self.errors = rows, errors
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

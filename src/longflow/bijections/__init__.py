@@ -7,6 +7,7 @@ from longflow.bijections.compose import Chain, Coupling, FactorOut, Inverse, Und
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
 from longflow.bijections.norm import BatchNorm
+from longflow.bijections.planar import Planar, Radial, Sylvester
 from longflow.bijections.rearrange import (
     Checkerboard,
     Flatten,
@@ -17,6 +18,7 @@ from longflow.bijections.rearrange import (
     Reverse,
     Squeeze,
 )
+from longflow.bijections.residual import Residual
 
 __all__ = [
     "Affine",
@@ -39,8 +41,11 @@ __all__ = [
     "Logit",
     "PLULinear",
     "Permute",
+    "Planar",
     "QRLinear",
+    "Radial",
     "Rearrangement",
+    "Residual",
     "Reverse",
     "Scale",
     "ScaledTanh",
@@ -49,6 +54,7 @@ __all__ = [
     "Squeeze",
     "Standardise",
     "Step",
+    "Sylvester",
     "Under",
     "adapt",
     "no_log_det",

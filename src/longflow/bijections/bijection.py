@@ -24,14 +24,15 @@ class Bijection(nn.Module, ABC):
     - Neither changes anything: a bijection keeps no state between calls, and rows of a batch do not meet.
     - `context` is one tensor with the same batch, or None. Every bijection takes it; most ignore it. An
       elementwise map reads its parameters from it.
-    - `exact` is False where the inverse iterates or the log-determinant is an estimate. `reversible` is False where the
-      inverse does not undo what forward does in training mode.
+    - `exact` is False where the inverse iterates or the log-determinant is an estimate; `estimates` is True where it is
+      one in evaluation mode. `reversible` is False where the inverse does not undo what forward does in training mode.
 
     Call the bijection itself (not `.forward`) where hooks should run, as for any module.
     """
 
     exact: bool = True
     reversible: bool = True
+    estimates: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ class Chain(Bijection):
         self.parts = nn.ModuleList(parts)
         self.exact = all(part.exact for part in parts)
         self.reversible = all(part.reversible for part in parts)
+        self.estimates = any(part.estimates for part in parts)
         self.memory = choose("memory", memory, MEMORIES)
         if memory == "reversible" and not (self.exact and self.reversible):
             raise UsageError(
@@ -78,7 +79,7 @@ class Inverse(Bijection):
     def __init__(self, inner: Bijection) -> None:
         super().__init__()
         self.inner = inner
-        self.exact, self.reversible = inner.exact, inner.reversible
+        self.exact, self.reversible, self.estimates = inner.exact, inner.reversible, inner.estimates
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.inner.inverse(x, context)
@@ -97,7 +98,7 @@ class Around(Bijection):
     def __init__(self, inner: Bijection) -> None:
         super().__init__()
         self.inner = inner
-        self.exact, self.reversible = inner.exact, inner.reversible
+        self.exact, self.reversible, self.estimates = inner.exact, inner.reversible, inner.estimates
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._walk(self.inner, x, context)
@@ -120,6 +121,7 @@ class Under(Around):
         super().__init__(inner)
         self.view = view
         self.exact, self.reversible = view.exact and inner.exact, view.reversible and inner.reversible
+        self.estimates = view.estimates or inner.estimates
 
     def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         seen, before = self.view(x, context)

@@ -13,6 +13,7 @@ from longflow.distributions.classes import ClassNormal
 from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.errors import UsageError
 from longflow.nets import MLP
+from longflow.values import values_only
 
 
 class Flow(Distribution):
@@ -31,7 +32,7 @@ class Flow(Distribution):
             raise UsageError("a flow expects a context for its bijection or for its base, not for both")
         self.bijection_context = context_shape
         self.context_shape = base.context_shape if context_shape is None else context_shape
-        self.likelihood: Likelihood = "exact" if bijection.exact else "estimate"
+        self.likelihood: Likelihood = "estimate" if bijection.estimates else "exact"
 
     @property
     def density(self) -> "Flow":
@@ -47,7 +48,8 @@ class Flow(Distribution):
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
         ours, bases = self._contexts(context)
-        return self.bijection.inverse(self.base.sample(n, bases, temperature), ours)[0]
+        with values_only():
+            return self.bijection.inverse(self.base.sample(n, bases, temperature), ours)[0]
 
     def sample_and_log_prob(
         self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0
@@ -61,12 +63,14 @@ class Flow(Distribution):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data x to latent z, both of shape (B, *shape)."""
         self.check_events(x, context)
-        return self.bijection(x, self._contexts(context)[0])[0]
+        with values_only():
+            return self.bijection(x, self._contexts(context)[0])[0]
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latent z to data x, both of shape (B, *shape)."""
         self.check_events(z, context)
-        return self.bijection.inverse(z, self._contexts(context)[0])[0]
+        with values_only():
+            return self.bijection.inverse(z, self._contexts(context)[0])[0]
 
     def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x | class), (B,), and the auxiliary classifier's logits, (B, K), for a base of classes."""

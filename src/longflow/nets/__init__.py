@@ -1,7 +1,20 @@
 """Networks that turn one context into another."""
 
+from longflow.nets.contraction import Contraction, DenseContraction, conv_layers, linear_layers
 from longflow.nets.conv import ChannelNorm, ConvNet, ZeroConv, beside
 from longflow.nets.mlp import MLP
 from longflow.nets.resnet import BatchNorm2d, ResNet
 
-__all__ = ["MLP", "BatchNorm2d", "ChannelNorm", "ConvNet", "ResNet", "ZeroConv", "beside"]
+__all__ = [
+    "MLP",
+    "BatchNorm2d",
+    "ChannelNorm",
+    "Contraction",
+    "ConvNet",
+    "DenseContraction",
+    "ResNet",
+    "ZeroConv",
+    "beside",
+    "conv_layers",
+    "linear_layers",
+]

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 
+from longflow.constraints import constrain
 from longflow.errors import TrainingDivergedError
 from longflow.objectives import Objective
 from longflow.training.diagnose import offending_layer
@@ -105,6 +106,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = lr
             optimiser.step()
+            constrain(state.model.get_submodule(part))
         if state.average is not None:
             state.average.update_parameters(state.model)
         state.step += 1

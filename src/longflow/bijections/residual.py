@@ -1,0 +1,145 @@
+"""The invertible residual block: a residual network whose branch is a contraction."""
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from longflow.bijections.bijection import Bijection, Example, no_log_det
+from longflow.bijections.fixed_point import FixedPoint, solve
+from longflow.bijections.series import Series, estimated, jacobian, jacobian_step_by_step, log_det_of
+from longflow.errors import UsageError
+from longflow.nets.contraction import Contraction, DenseContraction, conv_layers, linear_layers
+from longflow.nets.lipschitz import CLipSwish, LipSwish
+from longflow.values import log_dets_wanted
+
+EXACT_IN_TRAINING = 3
+"""Events of at most so many numbers have their Jacobian in training too: it costs no more than a series."""
+
+EXACT_DIMS = 64
+EVALUATION = Series(terms=20)
+
+
+class Residual(Bijection):
+    """z = x + g(x; context) with a contraction g, slope at most L < 1 (Behrmann et al. 2019).
+
+    The inverse iterates x ← z - g(x) (`FixedPoint`), and is differentiated implicitly; it raises InversionError, naming
+    the rows, where it does not converge. log|det ∂z/∂x| = log det(I + ∂g/∂x) is
+
+    - in evaluation mode, exact by the Jacobian for events of at most `exact_dims` numbers; else an estimate by
+      `evaluation`, drawn from torch's generator, new at each call;
+    - in training mode, exact for events of at most 3 numbers, else an estimate by `training`, unbiased in value and
+      gradient, unless its roulette is "none".
+
+    Within `values_only` it is not computed. `estimates` says whether evaluation is by an estimate, for events of `dims`
+    numbers. The branch must be a contraction in ‖·‖₂, its rows must not meet, and its attribute `lipschitz` be L.
+    """
+
+    exact = False
+
+    def __init__(
+        self,
+        branch: nn.Module,
+        dims: int,
+        *,
+        training: Series = Series(),  # noqa: B008
+        evaluation: Series = EVALUATION,
+        exact_dims: int = EXACT_DIMS,
+        inversion: FixedPoint = FixedPoint(),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        slope = getattr(branch, "lipschitz", None)
+        if not isinstance(slope, float) or not 0 < slope < 1:
+            raise UsageError(f"a residual block expects a branch with a number 0 < lipschitz < 1; {slope} came")
+        self.branch, self.slope, self.dims = branch, slope, dims
+        self.series = {True: training, False: evaluation}
+        self.exact_dims = exact_dims
+        self.inversion = inversion
+
+    @property
+    def estimates(self) -> bool:  # type: ignore[override]
+        return self.dims > self.exact_dims
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        change, log_det = self._change(x, context)
+        return x + change, log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = self.root(z.detach(), context)[0]
+        if torch.is_grad_enabled():
+            x = self._attached(x, z, context)
+        return x, -self._change(x, context)[1] if log_dets_wanted() else no_log_det(x)
+
+    def root(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return f⁻¹(z), without a gradient, and the evaluations of the branch that each row took, (B,)."""
+
+        def step(x: Tensor, rows: Tensor) -> Tensor:
+            return z[rows] - self._branch(x, None if context is None else context[rows])
+
+        return solve(step, z - self._branch(z, context).detach(), self.slope, self.inversion)
+
+    def _branch(self, x: Tensor, context: Tensor | None) -> Tensor:
+        own = next(self.branch.parameters()).dtype
+        return self.branch(x.to(own), context).to(x.dtype)
+
+    def _change(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return g(x) and the log-determinant."""
+        if not log_dets_wanted():
+            return self._branch(x, context), no_log_det(x)
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+            with torch.inference_mode(mode=False), torch.no_grad():
+                return self._change(x.clone(), None if context is None else context.clone())
+
+        def branch(point: Tensor) -> Tensor:
+            return self._branch(point, context)
+
+        dims = prod(x.shape[1:])
+        with_gradient = torch.is_grad_enabled()
+        if dims > (EXACT_IN_TRAINING if self.training else self.exact_dims):
+            return estimated(branch, x, self.series[self.training], with_gradient=with_gradient)
+        if self.training:
+            value, jacobians = jacobian_step_by_step(branch, x, with_gradient=with_gradient)
+        else:
+            value, jacobians = jacobian(branch, x)
+        return value, log_det_of(jacobians)
+
+    def _attached(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
+        """Return x with the gradient of f⁻¹ by the implicit function theorem: dx = (I + J)⁻¹ (dz - dg)."""
+        rest = z - x - self._branch(x, context)
+        if not rest.requires_grad:
+            return x
+        if prod(x.shape[1:]) <= self.exact_dims:
+            jacobians = jacobian(lambda point: self._branch(point, context), x)[1].detach()
+            one = torch.eye(jacobians.shape[-1], dtype=x.dtype, device=x.device)
+            return x + torch.linalg.solve(one + jacobians, rest.flatten(1)[..., None]).reshape(x.shape)
+        rest.register_hook(lambda grad: self._solved(grad, x, context))
+        return x + rest
+
+    def _solved(self, grad: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        """Return (I + Jᵀ)⁻¹ grad by the same iteration: Jᵀ contracts as g does."""
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            value = self._branch(point, context)
+
+        def step(u: Tensor, rows: Tensor) -> Tensor:
+            whole = torch.zeros_like(grad).index_copy(0, rows, u)
+            return (grad - torch.autograd.grad(value, point, whole, retain_graph=True)[0])[rows]
+
+        return solve(step, grad, self.slope, self.inversion)[0]
+
+    def extra_repr(self) -> str:
+        return f"slope<={self.slope:.4g}, exact_dims={self.exact_dims}"
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        def make(features: int, **options: Any) -> Contraction:
+            return Contraction(linear_layers(0.9), features, width=7, depth=2, activation=LipSwish, **options)
+
+        yield Example(cls(make(3), 3).eval(), (3,))
+        yield Example(cls(make(2, context=2, preactivate=True), 2).eval(), (2,), (2,))
+        convs = Contraction(conv_layers(0.8, (3, 2)), 2, width=5, depth=2, activation=LipSwish)
+        yield Example(cls(convs, 12).eval(), (2, 3, 2))
+        dense = DenseContraction(linear_layers(0.9), 3, growth=4, depth=2, activation=CLipSwish, context=1)
+        yield Example(cls(dense, 3).eval(), (3,), (1,))
