@@ -70,20 +70,35 @@ class NoisyLikelihood:
 
 @dataclass(frozen=True)
 class ClassLikelihood:
-    """Minus the mean log p(x | class), in bits per dimension, plus `weight` times a classifier's cross-entropy in bits.
+    """`density_weight` times bits per dimension plus `weight` times a classifier's cross-entropy in bits.
 
-    (Glow's code: `weight_y`, 0.01.) `model.joint(x, classes)` must return log-likelihoods, (B,), and logits, (B, K).
+    `model.joint(x, classes)` must return log-likelihoods, (B,), and logits, (B, K): log p(x | class) and an auxiliary
+    classifier's, for a prior of classes (Glow's code: weights 1 and 0.01); log p(x) and log p(class | x), for a hybrid,
+    whose λ (Chen et al. 2019, eq. 14) is density_weight / (D · weight). Without the density, `model.logits(x)` must
+    return logits.
     """
 
     weight: float = 0.01
+    density_weight: float = 1.0
     parts: tuple[str, ...] = ("",)
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise UsageError(f"the weight of the classifier is expected to be >= 0; {self.weight} came")
+        for name, weight in (("classifier", self.weight), ("density", self.density_weight)):
+            if not weight >= 0:
+                raise UsageError(f"the weight of the {name} is expected to be >= 0; {weight} came")
+        if self.weight == self.density_weight == 0:
+            raise UsageError("expected a weight of the classifier or of the density above 0; both are 0")
 
     def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
         """Yield the loss once."""
-        log_prob, logits = model.joint(x, context)  # type: ignore[operator]
-        bits = bits_per_dim(log_prob.mean(), prod(x.shape[1:]))
-        yield "", bits + self.weight * F.cross_entropy(logits, context) / math.log(2)  # type: ignore[arg-type]
+        if self.density_weight == 0:
+            yield "", self.weight * _cross_entropy(model.logits(x), context)  # type: ignore[operator]
+        else:
+            log_prob, logits = model.joint(x, context)  # type: ignore[operator]
+            bits = bits_per_dim(log_prob.mean(), prod(x.shape[1:]))
+            yield "", self.density_weight * bits + self.weight * _cross_entropy(logits, context)
+
+
+def _cross_entropy(logits: Tensor, classes: Tensor | None) -> Tensor:
+    """Return the mean cross-entropy, in bits."""
+    return F.cross_entropy(logits, classes) / math.log(2)  # type: ignore[arg-type]

@@ -44,14 +44,31 @@ def evaluate_words(result: Result) -> str:
     how = ""
     if result["dequantiser"]:
         how = f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw(s)"
+    how += _log_det_words(result.get("log_det"))
     found, classes = result.get("accuracy"), ""
     if found:
-        classes = f"; classes found: {found['bayes']:.1%} by Bayes' rule, {found['classifier']:.1%} by the classifier"
+        ways = {"bayes": "Bayes' rule", "classifier": "the classifier"}
+        classes = "; classes found: " + ", ".join(f"{share:.1%} by {ways[way]}" for way, share in found.items())
     return (
         f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}:"
         f" {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim, {result['nats']:.3f} nats"
         f" (log-likelihood: {result['likelihood']}{how}; units of the stored data; {result['dtype']};"
         f" round trip {result['roundtrip_max_abs']:.2g}){classes}"
+    )
+
+
+def _log_det_words(how: Mapping[str, Any] | None) -> str:
+    if how is None:
+        return ""
+    if how["exact"]:
+        return ", exact log-determinants"
+    more = (
+        "no roulette" if how["roulette"] == "none" else f"{how['roulette']} roulette of {how['rate']:g} more on average"
+    )
+    return (
+        f", log-determinants from {how['terms']} terms and {more}, {how['probes']} {how['probe']} probe(s),"
+        f" {how['draws']} draw(s), bias at most {how['bias_bound_bits_per_dim']:.2g} bits/dim,"
+        f" of the error ± {how['stderr_of_draws_bits_per_dim']:.2g} is theirs"
     )
 
 
@@ -69,10 +86,23 @@ def check_words(result: Result) -> str:
         error = measured["log_det_max_abs"]
         shown = "not measured, too many dimensions" if error is None else f"{error:.3g} nats"
         lines.append(f"  log-det against the autograd Jacobian in float64: {shown}")
+    lines += _certificate_words(result.get("certificate"))
     if "integral" in result:
         resolved = "" if result["integral_resolved"] else " (not resolved by the grid: the density is too narrow)"
         lines.append(f"integral of the density over the plane: {result['integral']:.6f}{resolved}")
     return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
+
+
+def _certificate_words(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    kind = "exact" if found["norms_exact"] else "bounds, where pictures are large"
+    return [
+        f"{found['blocks']} residual blocks: {'certified' if found['certified'] else 'NOT certified'} invertible",
+        f"  largest norm of a layer {found['largest_layer_norm']:.6g} ({kind}); slope of a branch at most"
+        f" {found['largest_slope_bound']:.4g}, measured on data {found['largest_measured_slope']:.4g}",
+        f"  iterations of the inverse to 1e-6: at most {found['iterations']}, mean {found['mean_iterations']:.1f}",
+    ]
 
 
 def wrote_words(result: Result) -> str:

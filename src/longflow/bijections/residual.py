@@ -5,14 +5,14 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from longflow.bijections.bijection import Bijection, Example, no_log_det
 from longflow.bijections.fixed_point import FixedPoint, solve
 from longflow.bijections.series import Series, estimated, jacobian, jacobian_step_by_step, log_det_of
 from longflow.errors import UsageError
-from longflow.nets.contraction import Contraction, DenseContraction, conv_layers, linear_layers
-from longflow.nets.lipschitz import CLipSwish, LipSwish
+from longflow.nets.contraction import Branch, Contraction, DenseContraction, conv_layers, linear_layers
+from longflow.nets.lipschitz import CLipSwish, LipschitzLayer, LipSwish
 from longflow.values import log_dets_wanted
 
 EXACT_IN_TRAINING = 3
@@ -34,14 +34,14 @@ class Residual(Bijection):
       gradient, unless its roulette is "none".
 
     Within `values_only` it is not computed. `estimates` says whether evaluation is by an estimate, for events of `dims`
-    numbers. The branch must be a contraction in ‖·‖₂, its rows must not meet, and its attribute `lipschitz` be L.
+    numbers. L is the branch's `lipschitz`, in ‖·‖₂.
     """
 
     exact = False
 
     def __init__(
         self,
-        branch: nn.Module,
+        branch: Branch,
         dims: int,
         *,
         training: Series = Series(),  # noqa: B008
@@ -54,7 +54,7 @@ class Residual(Bijection):
         if not isinstance(slope, float) or not 0 < slope < 1:
             raise UsageError(f"a residual block expects a branch with a number 0 < lipschitz < 1; {slope} came")
         self.branch, self.slope, self.dims = branch, slope, dims
-        self.series = {True: training, False: evaluation}
+        self.series, self.evaluation = training, evaluation
         self.exact_dims = exact_dims
         self.inversion = inversion
 
@@ -72,13 +72,17 @@ class Residual(Bijection):
             x = self._attached(x, z, context)
         return x, -self._change(x, context)[1] if log_dets_wanted() else no_log_det(x)
 
-    def root(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def layers(self) -> list[LipschitzLayer]:
+        """Return the branch's linear layers, in their order."""
+        return [m for m in self.branch.modules() if isinstance(m, LipschitzLayer)]
+
+    def root(self, z: Tensor, context: Tensor | None = None, how: FixedPoint | None = None) -> tuple[Tensor, Tensor]:
         """Return f⁻¹(z), without a gradient, and the evaluations of the branch that each row took, (B,)."""
 
         def step(x: Tensor, rows: Tensor) -> Tensor:
             return z[rows] - self._branch(x, None if context is None else context[rows])
 
-        return solve(step, z - self._branch(z, context).detach(), self.slope, self.inversion)
+        return solve(step, z - self._branch(z, context).detach(), self.slope, how or self.inversion)
 
     def _branch(self, x: Tensor, context: Tensor | None) -> Tensor:
         own = next(self.branch.parameters()).dtype
@@ -98,7 +102,7 @@ class Residual(Bijection):
         dims = prod(x.shape[1:])
         with_gradient = torch.is_grad_enabled()
         if dims > (EXACT_IN_TRAINING if self.training else self.exact_dims):
-            return estimated(branch, x, self.series[self.training], with_gradient=with_gradient)
+            return estimated(branch, x, self.series if self.training else self.evaluation, with_gradient=with_gradient)
         if self.training:
             value, jacobians = jacobian_step_by_step(branch, x, with_gradient=with_gradient)
         else:

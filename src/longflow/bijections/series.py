@@ -158,7 +158,7 @@ def jacobian(branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Ten
 
     Rows must not meet in g: the products of all rows are one. Functions of torch.func may enclose it.
     """
-    value, pull = cast(tuple[Tensor, Pull], torch.func.vjp(branch, x))
+    value, pull = cast("tuple[Tensor, Pull]", torch.func.vjp(branch, x))
     dims = prod(x.shape[1:])
     basis = torch.eye(dims, dtype=x.dtype, device=x.device).reshape(dims, 1, *x.shape[1:]).expand(dims, *x.shape)
     rows = torch.func.vmap(lambda e: pull(e)[0], chunk_size=_at_once(x))(basis)

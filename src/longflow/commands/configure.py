@@ -17,6 +17,7 @@ from longflow.data import CATALOGUE as SETS
 from longflow.data import Dataset
 from longflow.errors import UsageError, choose
 from longflow.models import CATALOGUE
+from longflow.objectives import ClassLikelihood
 from longflow.training import Recipe
 
 DEFAULT_STEPS = 3000
@@ -40,7 +41,8 @@ class Settings:
         preprocess: First bijection; by default unit for levels, standardise for continuous data.
         noise: Train on x + U[LOW, HIGH) in place of dequantised data.
         adapt: Initialise scales from a batch of data before the first step.
-        label_weight: Weight of the auxiliary classifier's cross-entropy, for models of classes.
+        label_weight: Weight of the classifier's cross-entropy (in bits), for models of classes.
+        density_weight: Weight of the density (in bits/dim), for models of classes; 0 trains a classifier alone.
         patience: Stop after so many validations without improvement; 0 for never.
     """
 
@@ -58,6 +60,7 @@ class Settings:
     noise: tuple[float, float] | None = None
     adapt: bool = True
     label_weight: float = 0.01
+    density_weight: float = 1.0
     patience: int = 0
 
 
@@ -74,12 +77,13 @@ def configuration(
         raise UsageError("expected --noise or --classes, not both")
     if settings.adapt:
         check_differing(torch.from_numpy(dataset.split("train")))
-    if not settings.label_weight >= 0:
-        raise UsageError(f"expected --label-weight >= 0; {settings.label_weight} came")
+    ClassLikelihood(settings.label_weight, settings.density_weight)
     preprocess = settings.preprocess or ("standardise" if dataset.levels is None else "unit")
     per_epoch = max(1, dataset.sizes["train"] // recipe.batch)
     resolved = CATALOGUE[name].resolve(settings.preset, options)
     check_labels(resolved.get("classes", 0), dataset)
+    if settings.density_weight != 1 and not resolved.get("classes"):
+        raise UsageError("--density-weight is for models of classes; this one has none (--classes)")
     return {
         "longflow": longflow.__version__,
         "torch": torch.__version__,
@@ -101,6 +105,7 @@ def configuration(
         "noise": None if settings.noise is None else list(settings.noise),
         "adapt": settings.adapt,
         "label_weight": settings.label_weight,
+        "density_weight": settings.density_weight,
         "recipe": dataclasses.asdict(recipe),
         "steps": _steps(settings, per_epoch),
         "patience": settings.patience,

@@ -1,15 +1,18 @@
 """Likelihood of a data set under a run's model, with its error and its convention."""
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from longflow.bijections import Residual
 from longflow.data import Dataset
 from longflow.data import load as load_data
-from longflow.distributions import ClassNormal, Dequantised, Flow
+from longflow.distributions import Dequantised, Flow
 from longflow.errors import UsageError, choose
 from longflow.models import load
 from longflow.runs import Run
@@ -20,6 +23,10 @@ Split = Literal["train", "validation", "test"]
 
 ROWS_AT_ONCE = 500
 ROUND_TRIP_ROWS = 256
+MOST_ESTIMATED = 1000
+"""Events that are scored by default where each takes dozens of passes."""
+
+DRAWS = 4
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -28,7 +35,10 @@ def evaluate(
     *,
     data: str | None = None,
     split: Split = "test",
+    n: int | None = None,
     importance_samples: int = 1,
+    terms: int | None = None,
+    draws: int | None = None,
     seed: int = 0,
     device: str = "auto",
     dtype: Literal["float32", "float64"] = "float32",
@@ -37,13 +47,17 @@ def evaluate(
 
     Returns mean nats for an event and bits/dim with its standard error over the events, in the units of the stored
     data; `likelihood` says what they are. A model of classes is scored without labels, as the mixture of its classes,
-    and `accuracy` says how many labels Bayes' rule and the auxiliary classifier find.
+    and `accuracy` says how many labels Bayes' rule and a classifier find. Where a residual flow estimates its
+    log-determinant, `log_det` says how, with the bound on its bias and its part of the standard error.
 
     Args:
         run: A run directory.
         data: Another data set than the run's own, a name or a path.
         split: The part of the data.
+        n: Only the first n events; by default all, or 1,000 where log-determinants are estimated.
         importance_samples: Draws of the dequantiser for each event; more tighten the bound.
+        terms: Exact terms of an estimated log-determinant; by default, and at least, those of the run.
+        draws: Log-likelihoods that are averaged for each event; by default 4 where log-determinants are estimated.
         seed: Seed of the draws.
         device: auto, cpu, cuda, cuda:1, ...
         dtype: Floating-point type of the model.
@@ -53,8 +67,21 @@ def evaluate(
     model = load(folder.path).to(place, DTYPES[choose("dtype", dtype, DTYPES)])
     if importance_samples < 1:
         raise UsageError(f"expected --importance-samples >= 1; {importance_samples} came")
-    dataset = dataset_of(folder, data)
-    return measure(folder, model, dataset, split=split, importance_samples=importance_samples, seed=seed)
+    for name, value in (("-n", n), ("--draws", draws)):
+        if value is not None and value < 1:
+            raise UsageError(f"expected {name} >= 1; {value} came")
+    if terms is not None:
+        use_terms(model, terms)
+    return measure(
+        folder,
+        model,
+        dataset_of(folder, data),
+        split=split,
+        n=n,
+        importance_samples=importance_samples,
+        draws=draws,
+        seed=seed,
+    )
 
 
 def measure(
@@ -63,14 +90,23 @@ def measure(
     dataset: Dataset,
     *,
     split: Split = "test",
+    n: int | None = None,
     importance_samples: int = 1,
+    draws: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score a split of a data set under a model at hand; see `evaluate`."""
-    rows = dataset.split(split)
-    nats = log_likelihoods(model, rows, samples=importance_samples, seed=seed)
+    estimates = model.density.bijection.estimates
+    rows = dataset.split(split)[: n or (MOST_ESTIMATED if estimates else None)]
+    drawn = np.stack(
+        [
+            log_likelihoods(model, rows, samples=importance_samples, seed=seed + k)
+            for k in range(draws or (DRAWS if estimates else 1))
+        ]
+    )
+    nats = drawn.mean(0)
     bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
-    labels = dataset.labels if model.base.classes else None
+    labels = dataset.labels if model.density.predicts else None
     return {
         "model": run.config()["model"],
         "data": dataset.name,
@@ -85,24 +121,73 @@ def measure(
         "importance_samples": importance_samples,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]),
-        **({"accuracy": accuracies(model, rows, labels[split], seed)} if labels else {}),
+        **estimation(model, drawn),
+        **({"accuracy": accuracies(model, rows, labels[split][: len(rows)], seed)} if labels else {}),
     }
 
 
 def accuracies(model: Flow | Dequantised, rows: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
-    """Return the share of rows whose class is found by Bayes' rule, and by the auxiliary classifier.
+    """Return the share of rows whose class is found, by Bayes' rule where the prior knows classes, and by a classifier.
 
-    The likelihood that stands beside it is that of the mixture, log 1/K Σ_y p(x | y), which sees no label.
+    The likelihood that stands beside it is p(x), that of the mixture log 1/K Σ_y p(x | y) for a prior of classes.
     """
-    base = cast(ClassNormal, model.base)
     y = torch.from_numpy(labels).to(next(model.parameters()).device)
-    right = {"bayes": 0, "classifier": 0}
+    right: dict[str, int] = {}
     with fixed_draws(seed), torch.inference_mode():
         for x, own in zip(batches_of(model, rows), y.split(ROWS_AT_ONCE), strict=True):
             z = model.density.encode(x + (torch.rand_like(x) if model.dequantiser else 0))
-            right["bayes"] += int((base.likeliest(z) == own).sum())
-            right["classifier"] += int((base.classify(z).argmax(1) == own).sum())
+            for name, found in model.density.predictions(z).items():
+                right[name] = right.get(name, 0) + int((found == own).sum())
     return {name: count / len(rows) for name, count in right.items()}
+
+
+def classified(model: Flow | Dequantised, rows: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    """Return the mean cross-entropy of a classifier beside a density, in bits, and the share of its errors."""
+    y = torch.from_numpy(labels).to(next(model.parameters()).device)
+    with fixed_draws(seed), torch.inference_mode():
+        logits = torch.cat([model.logits(x) for x in batches_of(model, rows)])
+    bits = torch.nn.functional.cross_entropy(logits, y).item() / math.log(2)
+    return {"validation_cross_entropy": bits, "validation_error": float((logits.argmax(1) != y).double().mean())}
+
+
+def use_terms(model: Flow | Dequantised, terms: int) -> None:
+    """Let every residual block of a model compute so many exact terms in evaluation.
+
+    Raises UsageError for fewer than it was built for: the report would then not be what the run asks for.
+    """
+    blocks = [m for m in model.modules() if isinstance(m, Residual) and m.estimates]
+    if not blocks:
+        raise UsageError("--terms is for models whose log-determinant is estimated; this one's is exact")
+    for block in blocks:
+        own = block.evaluation
+        if terms < own.terms:
+            raise UsageError(f"the run asks for at least {own.terms} exact terms in evaluation; {terms} came")
+        block.evaluation = dataclasses.replace(own, terms=terms)
+
+
+def estimation(model: Flow | Dequantised, drawn: np.ndarray) -> dict[str, Any]:
+    """Return how a residual flow's log-determinant was had, from log-likelihoods (draws, N) in nats; {} for others."""
+    blocks = [m for m in model.modules() if isinstance(m, Residual)]
+    if not blocks:
+        return {}
+    if not any(block.estimates for block in blocks):
+        return {"log_det": {"exact": True}}
+    series = next(block.evaluation for block in blocks if block.estimates)
+    means = bits_per_dim(torch.from_numpy(drawn.mean(1)), model.dims).numpy()
+    bias = sum(block.evaluation.bias_bound(block.dims, block.slope) for block in blocks if block.estimates)
+    return {
+        "log_det": {
+            "exact": False,
+            "terms": series.terms,
+            "roulette": series.roulette,
+            "rate": series.rate,
+            "probe": series.probe,
+            "probes": series.probes,
+            "draws": len(drawn),
+            "bias_bound_bits_per_dim": bias / (model.dims * math.log(2)),
+            "stderr_of_draws_bits_per_dim": standard_error(means),
+        }
+    }
 
 
 def dataset_of(run: Run, spec: str | None = None) -> Dataset:

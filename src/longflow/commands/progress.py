@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
@@ -13,11 +14,29 @@ from longflow.training import Batches, Progress
 SECONDS_BETWEEN_LINES = 10.0
 
 
+@dataclass(frozen=True)
+class Names:
+    """What a run's losses are called: the keys of its metrics, and their unit."""
+
+    train: str
+    validation: str
+    unit: str
+
+
+def names_of(config: Mapping[str, Any]) -> Names:
+    """Return the names for a run: with classes its training loss is no likelihood, nor is a classifier's validation."""
+    if not config["options"].get("classes"):
+        return Names("train_bits_per_dim", "validation_bits_per_dim", "bits/dim")
+    if config.get("density_weight") == 0:
+        return Names("train_loss", "validation_cross_entropy", "bits a label")
+    return Names("train_loss", "validation_bits_per_dim", "bits/dim")
+
+
 class Bar:
     """The live progress: one line that rewrites itself on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, steps: int, done: int, batches: Batches, *, quiet: bool) -> None:
-        self.rows = batches.batch
+    def __init__(self, steps: int, done: int, batches: Batches, names: Names, *, quiet: bool) -> None:
+        self.rows, self.names = batches.batch, names
         self.epochs = math.ceil(steps / batches.steps_per_epoch)
         self.tty = sys.stderr.isatty() and not quiet
         self.quiet = quiet
@@ -49,14 +68,14 @@ class Bar:
 
     def validated(self, record: Mapping[str, Any]) -> None:
         """Show the last validation from now on."""
-        self.validation = f", validation {record['validation_bits_per_dim']:.4f} (best {record['best']:.4f})"
+        self.validation = f", validation {record[self.names.validation]:.4f} (best {record['best']:.4f})"
 
     def rate(self) -> float:
         """Return training rows a second since the start, validation included."""
         return (self.done - self.first) * self.rows / max(1e-9, time.monotonic() - self.start)
 
     def _words(self, progress: Progress) -> str:
-        return f"epoch {progress.epoch}/{self.epochs}, loss {self.loss:.4f} bits/dim{self.validation}"
+        return f"epoch {progress.epoch}/{self.epochs}, loss {self.loss:.4f} {self.names.unit}{self.validation}"
 
     def _speak(self, progress: Progress) -> None:
         rate = self.rate()

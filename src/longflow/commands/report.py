@@ -13,6 +13,7 @@ from longflow.bijections import Learned, Scale
 from longflow.commands.draw import draw, kind_of
 from longflow.commands.evaluate import dataset_of, measure, standard_error
 from longflow.commands.gallery import edit_sections, image_sections, known_attributes
+from longflow.commands.progress import names_of
 from longflow.data import Dataset
 from longflow.distributions import Dequantised, Flow
 from longflow.errors import UsageError
@@ -142,13 +143,17 @@ def _likelihood(run: Run, result: dict[str, Any]) -> Section:
         text = text.split(" Many pixels")[0]
     bars = {"this flow": result} | result["baselines"]
     values = {name: (v["bits_per_dim"], v["stderr_bits_per_dim"]) for name, v in bars.items()}
-    curve = figures.learning_curve(run.metrics(), train="train_bits_per_dim", validation="validation_bits_per_dim")
+    names = names_of(run.config())
+    curve = figures.learning_curve(run.metrics(), train=names.train, validation=names.validation)
     return Section(
         title="Likelihood",
         text=text,
         pictures=(
             Picture(png=figures.comparison(values), caption="Test bits/dim; lower is better."),
-            Picture(png=curve, caption="Bits/dim against steps; the best validation gives the kept weights."),
+            Picture(
+                png=curve,
+                caption=f"{names.unit} against steps; the best validation is kept.".capitalize(),
+            ),
         ),
     )
 

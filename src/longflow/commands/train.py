@@ -13,8 +13,9 @@ from torch import Tensor
 from longflow.adaptive import has_statistics
 from longflow.bijections import Standardise, adapt, settle
 from longflow.commands.configure import Settings, configuration, default_out
-from longflow.commands.evaluate import fixed_draws, log_likelihoods, standard_error
-from longflow.commands.progress import Bar
+from longflow.commands.evaluate import classified, fixed_draws, log_likelihoods, standard_error
+from longflow.commands.progress import Bar, names_of
+from longflow.constraints import constrain
 from longflow.data import Dataset
 from longflow.data import load as load_data
 from longflow.distributions import Dequantised, Flow
@@ -29,7 +30,16 @@ from longflow.units import bits_per_dim
 
 ADAPT_ROWS = 2048
 STEPS_BETWEEN_VALIDATIONS = 50
+VALIDATED_BY_ESTIMATES = 500
+"""Validation rows where log-determinants are estimated, by dozens of passes each."""
+
+TIGHT, MANY = 1e-5, 1000
+"""Tolerance and iterations by which the norms of validated weights are bounded: tighter than after each step."""
+
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
+
+LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight}
+"""Settings that runs begun before there were classes lack."""
 
 
 class Interrupted(Exception):
@@ -74,7 +84,7 @@ def _open(run: Run, config: dict[str, Any], *, resume: bool) -> None:
 
 def _same(run: Run, config: dict[str, Any]) -> None:
     """Raise UsageError where a resumed run was started otherwise, but for the number of steps."""
-    saved = {"label_weight": Settings.label_weight, **run.config()}  # runs begun before there were classes lack it
+    saved = {**LATER_SETTINGS, **run.config()}
     if "recipe" not in saved:
         raise UsageError(f"{run} holds a model that was not trained here: there is nothing to resume")
     for part in ("options", "recipe", "data"):
@@ -89,7 +99,7 @@ def _same(run: Run, config: dict[str, Any]) -> None:
         "preprocess",
         "noise",
         "adapt",
-        "label_weight",
+        *LATER_SETTINGS,
     )
     for key in (*fixed, *saved["recipe"], "patience", "seed"):
         if saved.get(key) != config.get(key):
@@ -130,6 +140,7 @@ class Trainer:
         self.run, self.config, self.dataset, self.rank = run, config, dataset, rank
         self.recipe = Recipe(**config["recipe"])
         self.objective = _objective(config)
+        self.names = names_of(config)
         self.state = State(model, self.objective, self.recipe)
         place = next(model.parameters()).device
         rows = torch.from_numpy(dataset.split("train")).to(place)
@@ -212,30 +223,41 @@ class Trainer:
         model = cast(Flow | Dequantised, self.state.best_weights.eval())
         if has_statistics(model):
             self._from_data(settle, model)
-        nats = log_likelihoods(model, self.dataset.split("validation"), seed=self.config["seed"])
-        bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
+        constrain(model, TIGHT, MANY)
         record = {
             "step": progress.step,
             "epoch": progress.epoch,
-            ("train_loss" if self.config["options"].get("classes") else "train_bits_per_dim"): float(
-                np.mean(self.log["losses"])
-            ),
-            "validation_bits_per_dim": float(bits.mean()),
-            "validation_stderr": standard_error(bits),
-            "validation_nats": float(nats.mean()),
+            self.names.train: float(np.mean(self.log["losses"])),
+            **self._measured(model),
             "grad_norm": progress.grad_norm,
             "lr": progress.lr,
             "rows_per_s": rate,
         }
         self.log["losses"] = []
-        better = record["validation_bits_per_dim"] < self.log["best"]
-        self.log["best"] = min(self.log["best"], record["validation_bits_per_dim"])
+        better = record[self.names.validation] < self.log["best"]
+        self.log["best"] = min(self.log["best"], record[self.names.validation])
         self.log["stale"] = 0 if better else self.log["stale"] + 1
         if self.rank == 0:
             if better or not self.run.weights_file.is_file():
                 self.run.write_weights(model.state_dict())
             self.run.append_metrics(record)
         return {**record, "best": self.log["best"]}
+
+    def _measured(self, model: Flow | Dequantised) -> dict[str, float]:
+        """Return what a model is worth on validation rows: bits/dim or, for a classifier alone, its cross-entropy."""
+        rows = self.dataset.split("validation")
+        if self.config["density_weight"] == 0:
+            assert self.dataset.labels is not None
+            return classified(model, rows, self.dataset.labels["validation"], self.config["seed"])
+        if model.density.bijection.estimates:
+            rows = rows[:VALIDATED_BY_ESTIMATES]
+        nats = log_likelihoods(model, rows, seed=self.config["seed"])
+        bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
+        return {
+            "validation_bits_per_dim": float(bits.mean()),
+            "validation_stderr": standard_error(bits),
+            "validation_nats": float(nats.mean()),
+        }
 
     def _stale(self) -> bool:
         return 0 < self.config["patience"] <= self.log["stale"]
@@ -245,7 +267,7 @@ class Trainer:
             self.run.write_checkpoint({"state": self.state.state_dict(), "log": self.log})
 
     def _bar(self, steps: int) -> "Bar":
-        return Bar(steps, self.state.step, self.batches, quiet=self.rank != 0)
+        return Bar(steps, self.state.step, self.batches, self.names, quiet=self.rank != 0)
 
 
 def _classes(config: Mapping[str, Any], dataset: Dataset) -> np.ndarray | None:
@@ -255,5 +277,5 @@ def _classes(config: Mapping[str, Any], dataset: Dataset) -> np.ndarray | None:
 
 def _objective(config: Mapping[str, Any]) -> Objective:
     if config["options"].get("classes"):
-        return ClassLikelihood(config["label_weight"])
+        return ClassLikelihood(config["label_weight"], config["density_weight"])
     return MaximumLikelihood() if config["noise"] is None else NoisyLikelihood(*config["noise"])

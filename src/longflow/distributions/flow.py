@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -32,6 +33,7 @@ class Flow(Distribution):
             raise UsageError("a flow expects a context for its bijection or for its base, not for both")
         self.bijection_context = context_shape
         self.context_shape = base.context_shape if context_shape is None else context_shape
+        self.predicts = base.classes
         self.likelihood: Likelihood = "estimate" if bijection.estimates else "exact"
 
     @property
@@ -48,7 +50,7 @@ class Flow(Distribution):
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
         ours, bases = self._contexts(context)
-        with values_only():
+        with self._cheaply():
             return self.bijection.inverse(self.base.sample(n, bases, temperature), ours)[0]
 
     def sample_and_log_prob(
@@ -63,20 +65,35 @@ class Flow(Distribution):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data x to latent z, both of shape (B, *shape)."""
         self.check_events(x, context)
-        with values_only():
+        with self._cheaply():
             return self.bijection(x, self._contexts(context)[0])[0]
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latent z to data x, both of shape (B, *shape)."""
         self.check_events(z, context)
-        with values_only():
+        with self._cheaply():
             return self.bijection.inverse(z, self._contexts(context)[0])[0]
+
+    def preprocess(self, first: Bijection) -> None:
+        """Put a bijection before all others, in place; the rest goes on seeing what that one returns."""
+        self.bijection = Chain(first, self.bijection)
+
+    def predictions(self, z: Tensor) -> dict[str, Tensor]:
+        """Return classes of latents z, (B,), by each way that there is: none, for a model that knows no classes."""
+        if not self.base.classes:
+            return {}
+        base = cast(ClassNormal, self.base)
+        return {"bayes": base.likeliest(z), "classifier": base.classify(z).argmax(1)}
 
     def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x | class), (B,), and the auxiliary classifier's logits, (B, K), for a base of classes."""
         self.check_events(x, classes)
         z, log_det = self.bijection(x)
         return self.base.log_prob(z, classes) + log_det, cast(ClassNormal, self.base).classify(z)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits of p(y | x), (B, K), for a model with a classifier beside the density (`Hybrid`)."""
+        raise UsageError("this flow has no classifier beside the density: a weight of 0 leaves nothing to train")
 
     def scale_map(self) -> Tensor:
         """Return the scale that finishes each number of a latent, whole numbers of `shape`: 0 is the finest."""
@@ -90,6 +107,10 @@ class Flow(Distribution):
     def scale_count(self) -> int:
         """The number of scales of a latent."""
         return int(self.scale_map().max()) + 1
+
+    def _cheaply(self) -> AbstractContextManager[None]:
+        """Return what spares the cost of log-determinants that are not asked for, where they have one."""
+        return nullcontext() if self.bijection.exact else values_only()
 
     def check_context(self, rows: int, context: Tensor | None) -> None:
         if self.bijection_context is None:
@@ -140,6 +161,10 @@ class Dequantised(Distribution):
     def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x + u | class), (B,), and the auxiliary classifier's logits, (B, K), for a base of classes."""
         return self.density.joint(self._within_bins(x), classes)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits of a classifier beside the density, (B, K); see `Hybrid`."""
+        return self.density.logits(self._within_bins(x))
 
     def scale_map(self) -> Tensor:
         """Return the scale that finishes each number of a latent; see `Flow.scale_map`."""

@@ -41,7 +41,7 @@ def assemble(config: Mapping[str, Any]) -> Flow | Dequantised:
         )
     if kind != "none":
         first = PREPROCESSING[kind](shape, levels or 0)
-        flow = Flow(Chain(first, flow.bijection), flow.base, flow.bijection_context)
+        flow.preprocess(first)
     model = flow if levels is None else Dequantised(flow, levels)
     model.config = dict(config)
     return model

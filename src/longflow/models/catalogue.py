@@ -7,7 +7,7 @@ from typing import Any
 
 from longflow.distributions import Flow
 from longflow.errors import UsageError, choose, nearest
-from longflow.models import glow, nice, realnvp
+from longflow.models import glow, iresnet, nice, realnvp, residualflow
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,25 @@ CATALOGUE: dict[str, Model] = {
         {
             "cifar10": Published((3, 32, 32), "44.0 million; 44.2 counting both triangles of PLU, as here"),
             "essay": Published((3, 32, 32), "7.06 million, by arithmetic from the essay's code"),
+        },
+    ),
+    "iresnet": Model(
+        iresnet.iresnet,
+        "residual blocks made invertible, and a classifier (Behrmann et al. 2019)",
+        iresnet.PRESETS,
+        {
+            "cifar10": Published((3, 32, 32), "50.1 million, by arithmetic from the paper's description"),
+            "script": Published((3, 32, 32), "25.0 million, by arithmetic from its code's script"),
+        },
+    ),
+    "residualflow": Model(
+        residualflow.residualflow,
+        "residual blocks with an unbiased log-determinant (Chen et al. 2019)",
+        residualflow.PRESETS,
+        {
+            "cifar10": Published((3, 32, 32), "25.2 million"),
+            "mnist": Published((1, 28, 28), "16.6 million"),
+            "imagenet32": Published((3, 32, 32), "47.1 million"),
         },
     ),
 }

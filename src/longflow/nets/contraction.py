@@ -1,6 +1,7 @@
 """Networks whose slope is bounded below 1: the branches of invertible residual blocks."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import cast
 
@@ -28,7 +29,20 @@ def conv_layers(coefficient: float, space: tuple[int, ...], *, periodic: bool = 
     )
 
 
-class Contraction(nn.Module):
+class Branch(nn.Module, ABC):
+    """A map g of (x, context), of the shape of x, of slope in x at most `lipschitz` < 1; its rows do not meet.
+
+    `slope_of` returns the bound on the slope where its Lipschitz layers, in the order of `modules`, have these norms.
+    """
+
+    lipschitz: float
+
+    @abstractmethod
+    def slope_of(self, norms: Sequence[float]) -> float:
+        """Return the bound on the slope where the layers' norms are these."""
+
+
+class Contraction(Branch):
     """A plain network g of (x, context) whose slope in x is at most `lipschitz`, the product of its layers'.
 
     Maps (B, features, ...) to the same shape, by `depth` hidden layers of `width` units: kernels of side 3, 1, …, 1, 3
@@ -60,7 +74,10 @@ class Contraction(nn.Module):
         )
         self.activations = nn.ModuleList(activations)
         self.context = nn.Linear(context, width, bias=False) if context else None
-        self.lipschitz = prod(_coefficient(layer) for layer in self.linear)
+        self.lipschitz = self.slope_of([_coefficient(layer) for layer in self.linear])
+
+    def slope_of(self, norms: Sequence[float]) -> float:
+        return prod(norms)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return g(x), of the shape of x."""
@@ -72,7 +89,7 @@ class Contraction(nn.Module):
         return h
 
 
-class DenseContraction(nn.Module):
+class DenseContraction(Branch):
     """A network in which each layer's output stands beside its input, of slope at most `lipschitz` (i-DenseNet).
 
         h ← (η₁ h, η₂ φ(W h + b)) / √(η₁² + η₂²),  η = softplus of learned numbers;   g = W_last h
@@ -101,9 +118,20 @@ class DenseContraction(nn.Module):
         self.eta = nn.Parameter(torch.zeros(depth, 2))
         self.lipschitz = _coefficient(self.linear[-1])
 
+    def shares(self) -> Tensor:
+        """Return what each layer keeps of its input and takes of its output, (depth, 2), of norm 1."""
+        return F.normalize(F.softplus(self.eta), dim=1)
+
+    def slope_of(self, norms: Sequence[float]) -> float:
+        of_layers = [
+            (kept**2 + (taken * norm) ** 2) ** 0.5
+            for (kept, taken), norm in zip(self.shares().tolist(), norms[:-1], strict=True)
+        ]
+        return prod(of_layers) * norms[-1]
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return g(x), of the shape of x."""
-        shares = F.normalize(F.softplus(self.eta), dim=1)
+        shares = self.shares()
         for k, activation in enumerate(self.activations):
             h = self.linear[k](x)
             if k == 0 and self.context is not None and context is not None:

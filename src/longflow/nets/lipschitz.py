@@ -126,7 +126,7 @@ class LipschitzLayer(Constrained):
     def iterate(self, tolerance: float = TOLERANCE, most: int = MOST_ITERATIONS) -> float:
         """Return an estimate of ‖W‖ by power iteration, until it changes by less than a share `tolerance`."""
         nothing = self.vector.new_zeros(1, *self.inputs())
-        adjoint = cast(tuple[Tensor, Pull], torch.func.vjp(self.operator, nothing))[1]
+        adjoint = cast("tuple[Tensor, Pull]", torch.func.vjp(self.operator, nothing))[1]
         before, norm = 0.0, float("inf")
         for _ in range(most):
             out = self.operator(_unit(adjoint(self.vector)[0]))
@@ -217,7 +217,7 @@ class LipschitzConv(LipschitzLayer):
         if few == self.inputs():
             columns = torch.cat([wide.operator(part).flatten(1) for part in basis.split(64)])
         else:
-            pull = cast(tuple[Tensor, Pull], torch.func.vjp(wide.operator, zero.expand(64, *self.inputs())))[1]
+            pull = cast("tuple[Tensor, Pull]", torch.func.vjp(wide.operator, zero.expand(64, *self.inputs())))[1]
             padded = torch.cat((basis, basis.new_zeros(-len(basis) % 64, *few))).split(64)
             columns = torch.cat([pull(part)[0].flatten(1) for part in padded])
         return _norm(columns.detach()), True
@@ -242,12 +242,6 @@ class LipschitzConv(LipschitzLayer):
     def _probed(self, side: int) -> tuple[int, ...]:
         """Return the space on which the norm is that of the whole: a 1×1 convolution is the same matrix everywhere."""
         return (1, 1) if side == 1 else self.space
-
-
-def slope_bound(net: nn.Module) -> tuple[float, bool]:
-    """Return the product of the norm bounds of a plain chain's layers, and whether each is the norm itself."""
-    bounds = [layer.norm_bound() for layer in net.modules() if isinstance(layer, LipschitzLayer)]
-    return prod(bound for bound, _ in bounds), all(exact for _, exact in bounds)
 
 
 def _init(shape: tuple[int, ...], fan_in: int) -> Tensor:

@@ -1,0 +1,110 @@
+"""Invertible residual networks (Behrmann, Grathwohl, Chen, Duvenaud & Jacobsen, ICML 2019)."""
+
+from typing import Any, Literal
+
+from longflow.bijections import Affine, Bijection, Chain, FactorOut, Learned, Squeeze, Under
+from longflow.bijections.memory import Memory
+from longflow.bijections.residual import EXACT_DIMS
+from longflow.bijections.series import Roulette, Series
+from longflow.distributions import Flow, Hybrid, StandardNormal
+from longflow.errors import UsageError, choose
+from longflow.models.blocks import Blocks
+from longflow.models.checks import at_least, scales_of, vector_or_picture
+
+BORDERS = ("zeros", "periodic")
+MOST_SCALES = 3
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cifar10": {"scales": 3, "blocks": 32, "width": 512},
+    "script": {"scales": 3, "blocks": 16, "width": 512},
+    "mnist": {"scales": 2, "blocks": 32, "width": 32, "terms": 10},
+    "toy": {"blocks": 100, "width": 64, "depth": 3},
+    "digits": {"scales": 2, "blocks": 6, "width": 64},
+}
+
+
+def iresnet(
+    shape: tuple[int, ...],
+    *,
+    scales: int | None = None,
+    blocks: int = 8,
+    width: int = 64,
+    depth: int = 2,
+    coefficient: float = 0.9,
+    activation: Literal["elu", "lipswish", "clipswish"] = "elu",
+    growth: int = 0,
+    border: Literal["zeros", "periodic"] = "zeros",
+    terms: int = 5,
+    roulette: Roulette = "none",
+    rate: float = 2.0,
+    probe: Literal["rademacher", "gaussian"] = "gaussian",
+    probes: int = 1,
+    evaluation_terms: int = 20,
+    exact_dims: int = EXACT_DIMS,
+    memory: Memory = "full",
+    classes: int = 0,
+    context: int = 0,
+) -> Flow:
+    """Residual blocks x + g(x) whose branches are contractions, each after a learned scale (ActNorm).
+
+    Pictures are squeezed before each scale, and half of the features is finished after it, unless there are classes;
+    branches are convolutions of sides 3, 1, 3. For vectors there is one scale, of fully connected branches. The prior
+    is normal with a learned mean and deviation of every number.
+
+    The paper trains on a series that is cut after `terms`, hence biased, and so is this by default; with a roulette it
+    is unbiased. Evaluation is exact up to `exact_dims` numbers in an event, and else unbiased, whatever training was.
+    With classes it is the paper's classifier of the latent beside the density: `--density-weight 0` trains the
+    classifier alone. The presets are the paper's for CIFAR-10 and MNIST, its code's for CIFAR-10 ("script"), and its
+    2-D toys'. Normalisation before the classifier is by groups, where the paper's is of batches.
+
+    Args:
+        shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
+        scales: Scales of a picture, whose sides must divide by 2^scales; by default as many as they allow, at most 3.
+        blocks: Residual blocks of a scale.
+        width: Maps (or units) of a branch's hidden layers.
+        depth: Hidden layers of a branch.
+        coefficient: Largest spectral norm of a layer, below 1; the slope of a branch is at most its power.
+        activation: Of slope at most 1; clipswish doubles what follows it.
+        growth: Features that each layer of a densely connected branch adds (i-DenseNet), in place of width; 0 for none.
+        border: What convolutions see beyond the border.
+        terms: Terms of a training log-determinant's series that are always computed.
+        roulette: Distribution of the number of further terms, which makes the estimate unbiased; or none.
+        rate: Mean of that number.
+        probe: Entries of the probes of a trace.
+        probes: Probes that are averaged in training.
+        evaluation_terms: Terms that are always computed in evaluation, before a roulette.
+        exact_dims: Numbers of an event up to which evaluation computes the Jacobian.
+        memory: What the gradient keeps: everything, or each block's input.
+        classes: Classes of the classifier beside the density; 0 for none.
+        context: Features of a context vector that the branches see; 0 for none.
+    """
+    vector_or_picture("iresnet", shape)
+    at_least("iresnet", 1, blocks=blocks, width=width, depth=depth, scales=scales)
+    at_least("iresnet", 0, classes=classes, context=context, growth=growth, exact_dims=exact_dims)
+    choose("border", border, BORDERS)
+    if classes and context:
+        raise UsageError("iresnet expects classes or context, not both")
+    how = Blocks(
+        width, depth, coefficient, activation, growth, border, Series(terms, roulette, rate, probes, probe),
+        evaluation_terms, exact_dims, context,
+    )  # fmt: skip
+
+    def scale(outer: tuple[int, ...], left: int, *, first: bool) -> Bijection:
+        inner = (4 * outer[0], outer[1] // 2, outer[2] // 2)
+        parts = how.stage(inner, blocks, first=first)
+        if left > 1:
+            rest = inner if classes else (inner[0] // 2, *inner[1:])
+            following = scale(rest, left - 1, first=False)
+            parts.append(following if classes else FactorOut(following))
+        return Under(Squeeze(), Chain(*parts, memory=memory))
+
+    if len(shape) == 1:
+        bijection: Bijection = Chain(*how.stage(shape, blocks, first=True), memory=memory)
+        squeezes = 0
+    else:
+        squeezes = scales_of("iresnet", shape, scales, MOST_SCALES)
+        bijection = scale(shape, squeezes, first=True)
+    bijection = Chain(bijection, Learned(Affine(), shape))
+    if classes:
+        return Hybrid(bijection, StandardNormal(shape), classes, squeezes=squeezes)
+    return Flow(bijection, StandardNormal(shape), (context,) if context else None)
