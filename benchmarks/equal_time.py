@@ -33,6 +33,21 @@ SMALL = Recipe(batch=64, lr=1e-3)
 RUNS = {
     "nice": ("nice", {}, Recipe(batch=128, lr=1e-3)),
     "realnvp": ("realnvp", {"width": 16, "blocks": 1, "norm": "batch"}, SMALL),
+    "iresnet": ("iresnet", {"scales": 2, "blocks": 8, "width": 64, "terms": 10}, SMALL),
+    "iresnet-unbiased": (
+        "iresnet",
+        {
+            "scales": 2,
+            "blocks": 8,
+            "width": 64,
+            "terms": 2,
+            "roulette": "poisson",
+            "activation": "lipswish",
+            "coefficient": 0.98,
+        },
+        SMALL,
+    ),
+    "residualflow": ("residualflow", {"scales": 3, "blocks": 4, "width": 64}, SMALL),
     "glow-additive": ("glow", {"depth": 8, "width": 64, "coupling": "additive"}, SMALL),
     "glow-affine": ("glow", {"depth": 8, "width": 64, "coupling": "affine"}, SMALL),
 }

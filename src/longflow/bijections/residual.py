@@ -102,7 +102,8 @@ class Residual(Bijection):
         dims = prod(x.shape[1:])
         with_gradient = torch.is_grad_enabled()
         if dims > (EXACT_IN_TRAINING if self.training else self.exact_dims):
-            return estimated(branch, x, self.series if self.training else self.evaluation, with_gradient=with_gradient)
+            series = self.series if self.training else self.evaluation
+            return estimated(self._branch, x, context, list(self.branch.parameters()), series)
         if self.training:
             value, jacobians = jacobian_step_by_step(branch, x, with_gradient=with_gradient)
         else:

@@ -1,15 +1,17 @@
 """log det(I + J) of a contraction as a power series: exact terms, a roulette for the rest, and its gradient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from longflow.errors import UsageError, choose
 
+Branch = Callable[[Tensor, Tensor | None], Tensor]
 Pull = Callable[[Tensor], tuple[Tensor]]
 Probe = Callable[[Tensor], Tensor]
 Roulette = Literal["poisson", "geometric", "none"]
@@ -32,9 +34,11 @@ class Series:
     computed; N more by a roulette, each weighted by 1/P(N ≥ j), so that the whole is unbiased (Chen et al. 2019,
     eq. 6); with roulette "none" the series is cut, as by Behrmann et al. (2019), and biased.
 
-    The gradient is Σ_k (-1)^k vᵀJᵏ ∂J v with the same weights (the Neumann series, Chen et al. eq. 8): the powers need
-    no graph, so that memory does not grow with terms. It is taken row by row, so that any weights of rows act as they
-    should.
+    The gradient is Σ_k (-1)^k vᵀJᵏ ∂J v with the same weights (the Neumann series, Chen et al. eq. 8): memory grows
+    neither with terms nor with the branch. It is taken row by row, so that any weights of rows act as they should.
+
+    A series ends early where a power has fallen below the square of the rounding: what is left is far below that of the
+    sum, and numbers that small (denormal ones) would make a CPU twenty times slower.
 
     Attributes:
         terms: Terms n that are always computed.
@@ -110,47 +114,85 @@ SURVIVALS: dict[str, Callable[[float, int], float]] = {
 
 
 def estimated(
-    branch: Callable[[Tensor], Tensor], x: Tensor, series: Series, *, with_gradient: bool
+    branch: Branch, x: Tensor, context: Tensor | None, parameters: Sequence[Tensor], series: Series
 ) -> tuple[Tensor, Tensor]:
-    """Return g(x), of the shape of x, and an estimate of log|det(I + ∂g/∂x)|, (B,), in nats.
+    """Return g(x; context), of the shape of x, and an estimate of log|det(I + ∂g/∂x)|, (B,), in nats.
 
-    The estimate's value is unbiased (or cut), and so is its gradient, in parameters and in x.
+    The estimate's value is unbiased (or cut), and so is its gradient, in `parameters`, x and context. What Neumann's
+    gradient keeps for the way back has the size of x, whatever the branch and the terms: the branch is computed again.
     """
+    drawn = [(series.draw(x.detach()), series.weights()) for _ in range(series.probes)]
+    through = series.gradient == "series" and torch.is_grad_enabled()
     with torch.enable_grad():
-        point = x if x.requires_grad else x.detach().requires_grad_()
-        value = branch(point)
-        log_det = torch.stack(
-            [
-                one_probe(
-                    value,
-                    point,
-                    series.draw(x.detach()),
-                    series.weights(),
-                    series.gradient,
-                    with_gradient=with_gradient,
-                )
-                for _ in range(series.probes)
-            ]
-        ).mean(0)
-    return (value, log_det) if with_gradient else (value.detach(), log_det.detach())
+        point = x if through and x.requires_grad else x.detach().requires_grad_()
+        value = branch(point, context)
+        found = [_powers(value, point, v, weights, through=through) for v, weights in drawn]
+    log_det = torch.stack([log_det for log_det, _ in found]).mean(0)
+    if through:
+        return value, log_det
+    value, log_det = value.detach(), log_det.detach()
+    if not torch.is_grad_enabled():
+        return value, log_det
+    neumanns = torch.stack([neumann for _, neumann in found])
+    probes = torch.stack([v for v, _ in drawn])
+    return cast(
+        "tuple[Tensor, Tensor]", _Neumann.apply(branch, value, log_det, neumanns, probes, x, context, *parameters)
+    )
 
 
-def one_probe(
-    value: Tensor, point: Tensor, v: Tensor, weights: list[float], gradient: Gradient, *, with_gradient: bool
-) -> Tensor:
-    """Return Σ_k w_k (-1)^{k+1}/k vᵀJᵏv for each row, with its gradient where asked; J is ∂value/∂point."""
-    through = gradient == "series" and with_gradient
+def _powers(
+    value: Tensor, point: Tensor, v: Tensor, weights: Sequence[float], *, through: bool
+) -> tuple[Tensor, Tensor]:
+    """Return Σ_k w_k (-1)^{k+1}/k vᵀJᵏv for each row, and Σ_k w_k (-1)^{k+1} vᵀJᵏ⁻¹; J is ∂value/∂point."""
     power, log_det, neumann = v, value.new_zeros(len(value)), torch.zeros_like(v)
     for k, weight in enumerate(weights, 1):
         signed = weight if k % 2 else -weight
         neumann = neumann + signed * power
         (power,) = torch.autograd.grad(value, point, power, retain_graph=True, create_graph=through)
         log_det = log_det + signed / k * _dot(power, v)
-    if not with_gradient or through:
-        return log_det
-    (pulled,) = torch.autograd.grad(value, point, neumann, create_graph=True)
-    surrogate = _dot(pulled, v)
-    return log_det.detach() + surrogate - surrogate.detach()
+        if not through and not bool((power.abs() > torch.finfo(power.dtype).eps ** 2).any()):
+            break
+    return log_det, neumann
+
+
+class _Neumann(torch.autograd.Function):
+    """A value and log-determinant that are computed already, with the gradients of g and of vᵀ (Neumann series) J v."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        branch: Branch,
+        value: Tensor,
+        log_det: Tensor,
+        neumanns: Tensor,
+        probes: Tensor,
+        x: Tensor,
+        context: Tensor | None,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.branch, ctx.parameters = branch, parameters
+        ctx.save_for_backward(neumanns, probes, x, context)
+        return value.view_as(value), log_det.view_as(log_det)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> tuple[Any, ...]:
+        neumanns, probes, x, context = ctx.saved_tensors
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            given = None if context is None else context.detach().requires_grad_(context.is_floating_point())
+            value = ctx.branch(point, given)
+            log_det = value.new_zeros(len(value))
+            for neumann, v in zip(neumanns, probes, strict=True):
+                (pulled,) = torch.autograd.grad(value, point, neumann, create_graph=True)
+                log_det = log_det + _dot(pulled, v) / len(probes)
+        wanted = [point, *([] if given is None else [given]), *(p for p in ctx.parameters if p.requires_grad)]
+        pairs = zip((value, log_det), (grad_value, grad_log_det), strict=True)
+        outputs, given_grads = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
+        grads = iter(torch.autograd.grad(outputs, wanted, given_grads, allow_unused=True))
+        to_x, to_context = next(grads), None if given is None else next(grads)
+        own = [next(grads) if p.requires_grad else None for p in ctx.parameters]
+        return None, None, None, None, None, to_x, to_context, *own
 
 
 def jacobian(branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,8 @@ class LipSwish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return values of the shape of x."""
-        return x * torch.sigmoid(x * F.softplus(self.b)) / SWISH_SLOPE
+        beta = F.softplus(self.b)
+        return F.silu(x * beta) * (1 / (SWISH_SLOPE * beta))
 
 
 class CLipSwish(LipSwish):
@@ -105,6 +106,11 @@ class LipschitzLayer(Constrained):
     def operator(self, v: Tensor) -> Tensor:
         """Return W v, of shape (B, *outputs), for v of shape (B, *inputs)."""
 
+    def adjoint(self) -> Pull:
+        """Return the map u ↦ (Wᵀ u,) for u of shape (1, *outputs), derived from `operator`."""
+        nothing = self.vector.new_zeros(1, *self.inputs())
+        return cast("tuple[Tensor, Pull]", torch.func.vjp(self.operator, nothing))[1]
+
     @abstractmethod
     def inputs(self) -> tuple[int, ...]:
         """Return the shape of one input."""
@@ -125,8 +131,7 @@ class LipschitzLayer(Constrained):
     @torch.no_grad()
     def iterate(self, tolerance: float = TOLERANCE, most: int = MOST_ITERATIONS) -> float:
         """Return an estimate of ‖W‖ by power iteration, until it changes by less than a share `tolerance`."""
-        nothing = self.vector.new_zeros(1, *self.inputs())
-        adjoint = cast("tuple[Tensor, Pull]", torch.func.vjp(self.operator, nothing))[1]
+        adjoint = self.adjoint()
         before, norm = 0.0, float("inf")
         for _ in range(most):
             out = self.operator(_unit(adjoint(self.vector)[0]))
@@ -150,6 +155,9 @@ class LipschitzLinear(LipschitzLayer):
 
     def operator(self, v: Tensor) -> Tensor:
         return F.linear(v, self.weight)
+
+    def adjoint(self) -> Pull:
+        return lambda u: (u @ self.weight,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return W x + bias."""
