@@ -50,6 +50,8 @@ def main():
 
 def one(name, model, flags):
     out = flags.out / f"{name}-{model}"
+    if out.exists():
+        return
     settings = Settings(data=name, out=str(out), steps=flags.steps, device="cpu", threads=1)
     start = time.process_time()
     run = train_run(model, settings, RECIPE, MODELS[model][1])

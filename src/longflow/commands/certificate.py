@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.func import vjp
 
 from longflow.bijections import Residual
 from longflow.bijections.fixed_point import FixedPoint
@@ -86,10 +86,11 @@ def _measured(block: Residual, x: Tensor, context: Tensor | None) -> float:
 
     with torch.no_grad():
         pull = cast("tuple[Tensor, Pull]", vjp(branch, x))[1]
+        push = cast("tuple[Tensor, Pull]", vjp(lambda u: pull(u)[0], torch.zeros_like(x)))[1]
         v = torch.randn_like(x)
         for _ in range(POWER_ITERATIONS):
             v = v / _wide(v)
-            pushed = jvp(branch, (x,), (v,))[1]
+            (pushed,) = push(v)
             v = pull(pushed)[0]
         return float(torch.linalg.vector_norm(pushed.flatten(1), dim=1).max())
 

@@ -1,0 +1,251 @@
+"""i-ResNets, residual flows and hybrids through the doors: training, evaluation, certificates, bad input."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tolerances import close
+
+import longflow
+from longflow.bijections import Residual
+from longflow.cli import main
+from longflow.commands.certificate import certificate
+from longflow.commands.check import _trip
+from longflow.commands.evaluate import evaluate
+from longflow.constraints import constrain
+from longflow.errors import UsageError
+from longflow.nets.lipschitz import LipschitzLayer
+from longflow.objectives import ClassLikelihood, MaximumLikelihood
+from longflow.training import Batches, Recipe, State, train
+
+BLOCKS = ["--blocks", "2", "--width", "8", "--depth", "1", "--threads", "1"]
+PICTURES = [*BLOCKS, "--scales", "1", "--exact-dims", "8"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("residual")
+    train = ["train", "iresnet", "--steps", "30"]
+    assert main([*train, "--data", "two-moons", "--out", str(folder / "moons"), *BLOCKS]) == 0
+    assert main([*train, "--out", str(folder / "estimated"), *PICTURES]) == 0
+    hybrid = ["--classes", "10", "--label-weight", "1", *BLOCKS, "--scales", "1"]
+    quick = ["--steps", "150", "--lr", "5e-3", "--density-weight", "0"]
+    assert main(["train", "iresnet", *quick, "--out", str(folder / "classifier"), *hybrid]) == 0
+    assert main([*train, "--out", str(folder / "hybrid"), *hybrid]) == 0
+    return folder
+
+
+def answer(capsys, *arguments, status=0):
+    capsys.readouterr()
+    assert main([*map(str, arguments), "--json"]) == status
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys, *arguments):
+    capsys.readouterr()
+    assert main([*map(str, arguments)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    return told
+
+
+def test_small_events_are_exact(runs, capsys):
+    found = answer(capsys, "evaluate", runs / "moons")
+    assert found["likelihood"] == "exact"
+    assert found["log_det"] == {"exact": True}
+    assert answer(capsys, "evaluate", runs / "moons")["nats"] == found["nats"]
+
+
+def test_estimates_say_how_they_were_had(runs, capsys):
+    found = answer(capsys, "evaluate", runs / "estimated", "--draws", "3", "-n", "50")
+    assert found["likelihood"] == "estimate"
+    assert found["n"] == 50
+    how = found["log_det"]
+    assert {k: how[k] for k in ("exact", "terms", "roulette", "rate", "probes", "draws")} == {
+        "exact": False, "terms": 20, "roulette": "poisson", "rate": 2.0, "probes": 1, "draws": 3,
+    }  # fmt: skip
+    assert how["bias_bound_bits_per_dim"] == 0
+    assert 0 < how["stderr_of_draws_bits_per_dim"] < found["stderr_bits_per_dim"]
+    main(["evaluate", str(runs / "estimated"), "-n", "20"])
+    assert (
+        "20 terms and poisson roulette of 2 more on average, 1 gaussian probe(s), 4 draw(s)" in capsys.readouterr().out
+    )
+
+
+def test_estimates_agree_with_the_exact_density(runs):
+    """20 exact terms and a roulette against the Jacobian, on the same dequantised events."""
+    model = longflow.load(runs / "estimated").density.double()
+    x = torch.rand(6, 1, 8, 8, dtype=torch.float64) * 17
+    with torch.no_grad():
+        draws = torch.stack([model.log_prob(x) for _ in range(400)])
+        for block in model.modules():
+            if isinstance(block, Residual):
+                block.exact_dims = 64
+        exact = model.log_prob(x)
+    error = draws.std(0) / math.sqrt(400)
+    assert ((draws.mean(0) - exact).abs() < 4.5 * error).all()
+    assert (error > 0).all()
+
+
+def test_fewer_terms_than_the_run_asks_for_are_refused(runs, capsys):
+    assert "at least 20 exact terms" in refused(capsys, "evaluate", runs / "estimated", "--terms", "5")
+    assert answer(capsys, "evaluate", runs / "estimated", "-n", "9", "--terms", "30")["log_det"]["terms"] == 30
+    assert "this one's is exact" in refused(capsys, "evaluate", runs / "moons", "--terms", "30")
+    assert "expected --draws >= 1" in refused(capsys, "evaluate", runs / "moons", "--draws", "0")
+    assert "expected -n >= 1" in refused(capsys, "evaluate", runs / "moons", "-n", "0")
+
+
+def test_check_certifies(runs, capsys):
+    found = answer(capsys, "check", runs / "moons")
+    assert found["passed"]
+    assert found["integral"] == pytest.approx(1, abs=1e-3)
+    told = found["certificate"]
+    assert told["certified"]
+    assert told["norms_exact"]
+    assert told["blocks"] == 2
+    assert told["largest_layer_norm"] <= 0.9 + 1e-4
+    assert told["largest_measured_slope"] <= told["largest_slope_bound"] <= 0.81 + 1e-3
+    assert 1 <= told["iterations"] < 100
+    main(["check", str(runs / "moons")])
+    assert "2 residual blocks: certified invertible" in capsys.readouterr().out
+
+
+def test_check_fails_what_is_no_contraction(runs):
+    model = longflow.load(runs / "moons").double()
+    x = torch.randn(5, 2, dtype=torch.float64)
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, LipschitzLayer):
+                layer.weight *= 3
+    found = certificate(model, x)
+    assert not found["certified"]
+    assert found["largest_layer_norm"] > 1
+    constrain(model)
+    assert certificate(model, x)["certified"]
+
+
+def test_rows_that_do_not_come_back_are_lost_alone(runs):
+    model = longflow.load(runs / "moons").double()
+    x = torch.randn(5, 2, dtype=torch.float64)
+    x[3] = torch.nan
+    trip = _trip(model, x)
+    assert trip[3].isnan().all()
+    close(trip[[0, 1, 2, 4]], torch.zeros(4, 2, dtype=torch.float64))
+
+
+def test_a_classifier_learns_without_a_density(runs, capsys):
+    found = answer(capsys, "evaluate", runs / "classifier")
+    assert found["accuracy"].keys() == {"classifier"}
+    assert found["accuracy"]["classifier"] > 0.5
+    records = [json.loads(line) for line in (runs / "classifier" / "metrics.jsonl").read_text().splitlines()]
+    assert 0 < records[-1]["validation_cross_entropy"] < 3
+    assert "validation_bits_per_dim" not in records[-1]
+    assert "classifier" in answer(capsys, "evaluate", runs / "hybrid")["accuracy"]
+
+
+def test_weights_of_density_and_classifier_are_lambda():
+    """λ = 0 trains no density; the gradient is that of both, weighed."""
+    torch.manual_seed(0)
+    model = longflow.build("iresnet", shape=(3,), classes=4, blocks=1, width=8)
+    x, y = torch.randn(20, 3), torch.randint(4, (20,))
+    losses = [next(ClassLikelihood(*w)(model, x, y))[1] for w in ((1.0, 0.0), (0.0, 1.0), (2.0, 3.0))]
+    close(losses[2], 2 * losses[0] + 3 * losses[1], 1e-4)
+    logits = model.logits(x)
+    close(losses[0], torch.nn.functional.cross_entropy(logits, y) / math.log(2), 1e-5)
+    close(losses[1], -model.log_prob(x).mean() / (3 * math.log(2)), 1e-5)
+    close(model.joint(x, y)[1], logits)
+
+
+@pytest.mark.parametrize("name", ["iresnet", "residualflow"])
+@pytest.mark.parametrize("option", [{"growth": 6}, {"activation": "clipswish"}, {"border": "periodic"}, {"depth": 3}])
+@pytest.mark.parametrize("shape", [(3,), (2, 4, 4)])
+def test_variants_are_exact_flows(name, option, shape):
+    torch.manual_seed(0)
+    model = longflow.build(name, shape=shape, blocks=1, width=6, **option).double().eval()
+    x = torch.randn(4, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        close(model.decode(model.encode(x)), x)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: model.bijection(row[None])[0][0].flatten()))(x)
+    slogdet = torch.linalg.slogdet(jacobian.reshape(4, x[0].numel(), -1)).logabsdet
+    close(model.log_prob(x), model.base.log_prob(model.encode(x)) + slogdet)
+
+
+def test_linear_blocks_end_a_residual_flow():
+    sizes = [
+        sum(p.numel() for p in longflow.build("residualflow", shape=(1, 4, 4), blocks=1, linear_blocks=k).parameters())
+        for k in (0, 2)
+    ]
+    assert sizes[1] - sizes[0] > 2 * 2 * 16 * 128
+
+
+def test_training_takes_up_where_it_stopped_bit_by_bit():
+    """Norms are bounded after each step: the vectors of their power iterations are part of the state."""
+    x = torch.randn(256, 4)
+    objective, recipe = MaximumLikelihood(), Recipe(batch=64, lr=3e-2)
+    batches = Batches(x, None, recipe.batch, 0)
+
+    def state():
+        torch.manual_seed(0)
+        model = longflow.build("iresnet", shape=(4,), blocks=2, width=8, coefficient=0.5, roulette="poisson")
+        return State(model, objective, recipe)
+
+    def go(state, steps):
+        for _ in train(state, objective, batches, recipe, 24, batches.steps_per_epoch):
+            if state.step == steps:
+                break
+
+    whole, first, again = state(), state(), state()
+    torch.manual_seed(5)
+    go(whole, 24)
+    torch.manual_seed(5)
+    go(first, 11)
+    again.load_state_dict(first.state_dict())
+    go(again, 24)
+    ends = (whole.model.state_dict(), again.model.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    norms = [layer.norm_bound()[0] for layer in whole.model.modules() if isinstance(layer, LipschitzLayer)]
+    assert max(norms) == pytest.approx(0.5, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--coefficient", "1.0"], "0 < coefficient < 1"),
+        (["--coefficient", "0"], "0 < coefficient < 1"),
+        (["--terms", "0"], "terms >= 1"),
+        (["--rate", "0"], "rate > 0"),
+        (["--blocks", "0"], "blocks >= 1"),
+        (["--density-weight", "0"], "--density-weight is for models of classes"),
+        (["--classes", "10", "--density-weight", "0", "--label-weight", "0"], "both are 0"),
+        (["--classes", "10", "--density-weight", "-1"], "weight of the density"),
+    ],
+)
+def test_bad_flags_are_told(flags, says, capsys, tmp_path):
+    assert says in refused(capsys, "train", "iresnet", "--steps", "1", "--out", tmp_path / "run", *flags)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_options_are_told():
+    with pytest.raises(UsageError, match="lipswish"):
+        longflow.build("iresnet", shape=(2,), activation="swish")
+    with pytest.raises(UsageError, match="did you mean 'periodic'"):
+        longflow.build("iresnet", shape=(2,), border="periodical")
+    with pytest.raises(UsageError, match="not both"):
+        longflow.build("iresnet", shape=(2,), classes=3, context=1)
+    with pytest.raises(UsageError, match="at least 2 classes"):
+        longflow.build("iresnet", shape=(2,), classes=1)
+    with pytest.raises(UsageError, match="scales >= 1"):
+        longflow.build("residualflow", shape=(1, 4, 4), scales=0)
+
+
+def test_glow_without_a_density_is_refused(capsys, tmp_path):
+    flags = ["--classes", "10", "--density-weight", "0", "--steps", "1", "--out", tmp_path / "run"]
+    assert "no classifier beside the density" in refused(capsys, "train", "glow", *flags)
+
+
+def test_evaluation_in_float64_agrees(runs):
+    single, double = (evaluate(str(runs / "moons"), dtype=dtype)["nats"] for dtype in ("float32", "float64"))
+    assert single == pytest.approx(double, abs=1e-4)
+    assert np.isfinite(single)
