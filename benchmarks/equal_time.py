@@ -47,6 +47,11 @@ RUNS = {
         },
         SMALL,
     ),
+    "iresnet-elu": (
+        "iresnet",
+        {"scales": 2, "blocks": 8, "width": 64, "terms": 2, "roulette": "poisson", "coefficient": 0.98},
+        Recipe(batch=64, lr=3e-3),
+    ),
     "residualflow": ("residualflow", {"scales": 3, "blocks": 4, "width": 64}, SMALL),
     "glow-additive": ("glow", {"depth": 8, "width": 64, "coupling": "additive"}, SMALL),
     "glow-affine": ("glow", {"depth": 8, "width": 64, "coupling": "affine"}, SMALL),

@@ -22,7 +22,7 @@ from longflow.bijections import Residual, adapt
 from longflow.bijections.fixed_point import FixedPoint
 from longflow.commands.certificate import certificate
 from longflow.commands.evaluate import log_likelihoods, standard_error
-from longflow.constraints import constrain
+from longflow.constraints import tighten
 from longflow.data import load as load_data
 from longflow.errors import InversionError
 from longflow.models import assemble
@@ -60,7 +60,7 @@ def trained(dataset, options, objective, steps, *, bounded=True):
             print(progress.step, round(progress.loss, 3), round(time.process_time() - start), flush=True)
     spent = time.process_time() - start
     model = state.best_weights.eval()
-    constrain(model, 1e-5, 1000)
+    tighten(model)
     return model, spent
 
 

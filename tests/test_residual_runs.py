@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tolerances import close
 
 import longflow
@@ -16,6 +18,7 @@ from longflow.commands.check import _trip
 from longflow.commands.evaluate import evaluate
 from longflow.constraints import constrain
 from longflow.errors import UsageError
+from longflow.models import assemble
 from longflow.nets.lipschitz import LipschitzLayer
 from longflow.objectives import ClassLikelihood, MaximumLikelihood
 from longflow.training import Batches, Recipe, State, train
@@ -126,6 +129,48 @@ def test_check_fails_what_is_no_contraction(runs):
     assert certificate(model, x)["certified"]
 
 
+def test_check_takes_models_that_estimate_and_models_that_do_not_contract(runs, tmp_path, capsys):
+    found = answer(capsys, "check", runs / "estimated", "-n", "3")
+    assert found["passed"]
+    assert found["dtypes"]["float64"]["log_det_max_abs"] < 1e-9
+    broken = tmp_path / "broken"
+    shutil.copytree(runs / "moons", broken)
+    weights = load_file(broken / "model.safetensors")
+    save_file({k: (6 * v if "linear" in k else v) for k, v in weights.items()}, broken / "model.safetensors")
+    found = answer(capsys, "check", broken, status=1)
+    assert found["certificate"]["certified"] is False
+    assert answer(capsys, "evaluate", broken)["nats"] < 0
+
+
+def test_bounds_that_are_too_loose_decide_nothing():
+    torch.manual_seed(0)
+    options = {"scales": 1, "blocks": 1, "width": 24, "depth": 1, "coefficient": 0.99}
+    model = longflow.build("residualflow", shape=(5, 16, 16), exact_dims=8, **options).double().eval()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, LipschitzLayer):
+                layer.weight.abs_().add_(0.1)
+                layer.tighten()
+    found = certificate(model, torch.randn(2, 5, 16, 16, dtype=torch.float64))
+    assert not found["norms_exact"]
+    assert found["largest_slope_bound"] > 1
+    assert found["certified"] is None
+
+
+def test_importance_samples_of_estimates_are_refused(runs, capsys, tmp_path):
+    """The mean of exponentials of noisy estimates is biased upwards."""
+    rows = tmp_path / "rows.npz"
+    np.savez(rows, x=np.random.default_rng(0).integers(0, 17, (4, 1, 8, 8), dtype=np.uint8), levels=17)
+    for command in (["evaluate", runs / "estimated"], ["score", runs / "estimated", rows]):
+        assert "would be too good" in refused(capsys, *command, "--importance-samples", "5")
+
+
+def test_a_hybrid_that_diverges_names_step_and_layer(capsys, tmp_path):
+    flags = ["--classes", "10", "--lr", "1e30", "--warmup", "0", "--clip", "1e30", "--steps", "20", *BLOCKS]
+    assert main(["train", "iresnet", "--out", str(tmp_path / "run"), *flags]) == 1
+    assert "step" in capsys.readouterr().err
+
+
 def test_rows_that_do_not_come_back_are_lost_alone(runs):
     model = longflow.load(runs / "moons").double()
     x = torch.randn(5, 2, dtype=torch.float64)
@@ -170,6 +215,61 @@ def test_variants_are_exact_flows(name, option, shape):
     jacobian = torch.func.vmap(torch.func.jacrev(lambda row: model.bijection(row[None])[0][0].flatten()))(x)
     slogdet = torch.linalg.slogdet(jacobian.reshape(4, x[0].numel(), -1)).logabsdet
     close(model.log_prob(x), model.base.log_prob(model.encode(x)) + slogdet)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("shape", [(2,), (1, 4, 4)])
+def test_padding_gives_a_bound_that_tightens(shape, classes):
+    """An augmented flow: the mean over noise is below the marginal density, which many draws approach."""
+    torch.manual_seed(0)
+    options = {"blocks": 1, "width": 6, "padding": 2, "classes": classes}
+    model = longflow.build("iresnet", shape=shape, **options).double().eval()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, LipschitzLayer):
+                layer.weight *= 20
+        constrain(model, 1e-6, 1000)
+        assert (model.likelihood, model.shape) == ("lower bound", shape)
+        assert model.latent_shape == (shape[0] + 2, *shape[1:])
+        x = torch.randn(4, *shape, dtype=torch.float64)
+        z = model.encode(x)
+        assert z.shape == (4, *model.latent_shape)
+        close(model.decode(z), x)
+        lifted, log_det = model.bijection(model.lift(x))
+        close(lifted, z)
+        loose = torch.stack([model.log_prob(x) for _ in range(300)]).mean(0)
+        assert (loose < model.bound(x, samples=4000) + 0.02).all()
+        drawn, log_prob = model.sample_and_log_prob(5)
+        assert drawn.shape == (5, *shape)
+        assert log_prob.isfinite().all()
+        assert log_det.shape == (4,)
+    if len(shape) == 1:
+        axis = torch.linspace(-12, 12, 161, dtype=torch.float64)
+        with torch.no_grad():
+            mass = model.bound(torch.cartesian_prod(axis, axis), samples=60).exp().sum() * (24 / 160) ** 2
+        assert mass.item() == pytest.approx(1, abs=0.02)
+
+
+def test_padding_sees_preprocessing_on_data_alone():
+    config = {"model": "iresnet", "options": {"blocks": 1, "width": 6, "padding": 3}, "shape": [1, 4, 4]}
+    model = assemble({**config, "preprocess": "logit", "levels": 17}).double().eval()
+    x = torch.randint(17, (5, 1, 4, 4)).double()
+    assert torch.equal(model.decode(model.encode(x)), x)
+    assert model.likelihood == "lower bound"
+    assert model.sample(3).shape == (3, 1, 4, 4)
+    assert model.scale_map().shape == (4, 4, 4)
+
+
+@pytest.mark.parametrize("data", ["two-moons", "digits"])
+def test_padded_models_go_through_every_command(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = ["--steps", "5", "--padding", "2", *BLOCKS]
+    assert main(["train", "iresnet", "--data", data, "--out", str(run), *flags]) == 0
+    commands = ["evaluate", "sample", "reconstruct", "interpolate", "check"]
+    for command in [*commands, *(["latents", "resample --scales 0", "edit --attribute 1"] if data == "digits" else [])]:
+        name, *more = command.split()
+        assert main([name, str(run), *more]) == 0, capsys.readouterr().err
+    assert answer(capsys, "evaluate", run)["likelihood"] == ("estimate" if data == "digits" else "lower bound")
 
 
 def test_linear_blocks_end_a_residual_flow():
@@ -242,7 +342,8 @@ def test_bad_options_are_told():
 
 def test_glow_without_a_density_is_refused(capsys, tmp_path):
     flags = ["--classes", "10", "--density-weight", "0", "--steps", "1", "--out", tmp_path / "run"]
-    assert "no classifier beside the density" in refused(capsys, "train", "glow", *flags)
+    assert "expects a model with a classifier" in refused(capsys, "train", "glow", *flags)
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluation_in_float64_agrees(runs):

@@ -19,8 +19,11 @@ class InversionError(RuntimeError):
     """
 
     def __init__(self, message: str, rows: list[int], errors: list[float]) -> None:
-        super().__init__(message)
+        super().__init__(message, rows, errors)
         self.rows, self.errors = rows, errors
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -49,6 +49,8 @@ def evaluate_words(result: Result) -> str:
     if found:
         ways = {"bayes": "Bayes' rule", "classifier": "the classifier"}
         classes = "; classes found: " + ", ".join(f"{share:.1%} by {ways[way]}" for way, share in found.items())
+    if "trained" in result:
+        classes += "; the density was not trained"
     return (
         f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}:"
         f" {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim, {result['nats']:.3f} nats"
@@ -67,9 +69,13 @@ def _log_det_words(how: Mapping[str, Any] | None) -> str:
     )
     return (
         f", log-determinants from {how['terms']} terms and {more}, {how['probes']} {how['probe']} probe(s),"
-        f" {how['draws']} draw(s), bias at most {how['bias_bound_bits_per_dim']:.2g} bits/dim,"
-        f" of the error ± {how['stderr_of_draws_bits_per_dim']:.2g} is theirs"
+        f" {how['draws']} draw(s), bias at most {how['bias_bound_bits_per_dim']:.2g} bits/dim{_draws_words(how)}"
     )
+
+
+def _draws_words(how: Mapping[str, Any]) -> str:
+    error = how["stderr_of_draws_bits_per_dim"]
+    return "" if error is None else f", ± {error:.2g} between draws of all noise"
 
 
 def check_words(result: Result) -> str:
@@ -97,11 +103,13 @@ def _certificate_words(found: Mapping[str, Any] | None) -> list[str]:
     if found is None:
         return []
     kind = "exact" if found["norms_exact"] else "bounds, where pictures are large"
+    verdict = {True: "certified", False: "NOT", None: "not certified (the bounds of norms are too loose)"}
+    most = "more than can be waited for" if found["iterations"] is None else f"at most {found['iterations']}"
     return [
-        f"{found['blocks']} residual blocks: {'certified' if found['certified'] else 'NOT certified'} invertible",
+        f"{found['blocks']} residual blocks: {verdict[found['certified']]} invertible",
         f"  largest norm of a layer {found['largest_layer_norm']:.6g} ({kind}); slope of a branch at most"
         f" {found['largest_slope_bound']:.4g}, measured on data {found['largest_measured_slope']:.4g}",
-        f"  iterations of the inverse to 1e-6: at most {found['iterations']}, mean {found['mean_iterations']:.1f}",
+        f"  iterations of the inverse to 1e-6: {most}, on average {found['mean_iterations']:.1f}",
     ]
 
 

@@ -3,7 +3,7 @@
 from longflow.adaptive import adapt, settle
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
-from longflow.bijections.compose import Chain, Coupling, FactorOut, Inverse, Under
+from longflow.bijections.compose import Chain, Coupling, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
 from longflow.bijections.norm import BatchNorm
@@ -19,6 +19,7 @@ from longflow.bijections.rearrange import (
     Squeeze,
 )
 from longflow.bijections.residual import Residual
+from longflow.constraints import constrain, tighten
 
 __all__ = [
     "Affine",
@@ -37,6 +38,7 @@ __all__ = [
     "Halves",
     "Interleave",
     "Inverse",
+    "Leading",
     "Learned",
     "Logit",
     "PLULinear",
@@ -57,6 +59,8 @@ __all__ = [
     "Sylvester",
     "Under",
     "adapt",
+    "constrain",
     "no_log_det",
     "settle",
+    "tighten",
 ]

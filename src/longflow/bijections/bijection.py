@@ -32,7 +32,12 @@ class Bijection(nn.Module, ABC):
 
     exact: bool = True
     reversible: bool = True
-    estimates: bool = False
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the log-determinant is an estimate in evaluation mode: where that of some bijection inside is."""
+        inside = (m for m in self.modules() if m is not self and isinstance(m, Bijection))
+        return any(m.estimates for m in inside)
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -30,11 +30,15 @@ class Chain(Bijection):
         self.parts = nn.ModuleList(parts)
         self.exact = all(part.exact for part in parts)
         self.reversible = all(part.reversible for part in parts)
-        self.estimates = any(part.estimates for part in parts)
         self.memory = choose("memory", memory, MEMORIES)
         if memory == "reversible" and not (self.exact and self.reversible):
             raise UsageError(
                 "reversible memory expects bijections whose inverse is exact, in training too; use 'checkpoint'"
+            )
+        if memory == "checkpoint" and not self.exact:
+            raise UsageError(
+                "checkpoints expect bijections whose inverse is exact; estimated log-determinants keep no activations"
+                " anyway: use 'full'"
             )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -79,7 +83,7 @@ class Inverse(Bijection):
     def __init__(self, inner: Bijection) -> None:
         super().__init__()
         self.inner = inner
-        self.exact, self.reversible, self.estimates = inner.exact, inner.reversible, inner.estimates
+        self.exact, self.reversible = inner.exact, inner.reversible
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.inner.inverse(x, context)
@@ -98,7 +102,7 @@ class Around(Bijection):
     def __init__(self, inner: Bijection) -> None:
         super().__init__()
         self.inner = inner
-        self.exact, self.reversible, self.estimates = inner.exact, inner.reversible, inner.estimates
+        self.exact, self.reversible = inner.exact, inner.reversible
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._walk(self.inner, x, context)
@@ -121,7 +125,6 @@ class Under(Around):
         super().__init__(inner)
         self.view = view
         self.exact, self.reversible = view.exact and inner.exact, view.reversible and inner.reversible
-        self.estimates = view.estimates or inner.estimates
 
     def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         seen, before = self.view(x, context)
@@ -172,6 +175,23 @@ class Coupling(Around):
         yield Example(cls(Shift(), MLP(2, 3, hidden=7, depth=2)), (5,))
         yield Example(cls(Affine(), MLP(2, 4, hidden=7, depth=2, context=3)), (4,), (3,))
         yield Example(Under(Halves(1), cls(Affine(), MLP(2, 6, hidden=7, depth=1))), (5,))
+
+
+class Leading(Around):
+    """The first `features` features go through `inner`; the others stay as they are."""
+
+    def __init__(self, features: int, inner: Bijection) -> None:
+        super().__init__(inner)
+        self.features = features
+
+    def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        first, rest = x.tensor_split([self.features], 1)
+        moved, log_det = step(first, context)
+        return torch.cat((moved, rest), 1), log_det
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(2, Learned(Affine(), (2,))), (5,))
 
 
 class FactorOut(Around):

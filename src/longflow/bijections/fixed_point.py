@@ -24,14 +24,14 @@ class FixedPoint:
     """How the inverse is iterated.
 
     Row by row, until ‖x - x*‖₂ ≤ L/(1 - L) · ‖Δx‖₂ is below `tolerance`, Δx the last step and L the bound on the slope;
-    or until the step is at the rounding of the numbers in it, beyond which nothing is gained. Where a step is longer
+    or until the step is at the rounding of x and z, beyond which nothing is gained. Where a step is longer
     than 0.6 of the one before, Anderson's acceleration (1965) takes over for that row, kept only where it does shorten
     the step.
 
     Attributes:
         tolerance: Error allowed in x, in its units; by default 1e-6 in float32 and 1e-12 in float64, relative to ‖x‖
             where that is above 1.
-        most: Evaluations of g after which rows that have not converged are an error.
+        most: Iterations after which rows that have not converged are an error.
         accelerate: Whether to use Anderson's acceleration.
     """
 
@@ -47,32 +47,35 @@ class FixedPoint:
 
 
 @torch.no_grad()
-def solve(step: Step, start: Tensor, slope: float, how: FixedPoint) -> tuple[Tensor, Tensor]:
-    """Return the fixed points x = step(x) of a batch, and the evaluations that each row took, (B,).
+def solve(step: Step, start: Tensor, z: Tensor, slope: float, how: FixedPoint) -> tuple[Tensor, Tensor]:
+    """Return the fixed points x = step(x) = z - g(x) of a batch, and the iterations that each row took, (B,).
 
-    Raises InversionError, naming rows and errors, where `how.most` evaluations do not do, or x is no longer finite.
+    Raises InversionError, naming rows and errors, where `how.most` iterations do not do, where none brings a row
+    nearer, or where x is no longer finite.
     """
     answer, counts = start.clone(), torch.zeros(len(start), dtype=torch.long, device=start.device)
     work = _Rows(step, start, accelerate=how.accelerate)
-    factor = slope / (1 - slope)
+    factor, scale = slope / (1 - slope), _length(z)
     tolerance = TOLERANCES.get(start.dtype, 1e-3) if how.tolerance is None else how.tolerance
     for count in range(1, how.most + 1):
         if not len(work.rows):
             break
         length, size = work.norms()
         allowed = tolerance * (size.clamp_min(1) if how.tolerance is None else 1)
-        rounding = ROUNDINGS * torch.finfo(start.dtype).eps * (size + 1)
-        done = (factor * length <= allowed) | (length <= rounding)
-        lost = ~length.isfinite() | (work.stalled >= STALLED)
+        rounding = ROUNDINGS * torch.finfo(start.dtype).eps * (size + scale[work.rows] + 1)
+        stalled = work.stalled >= STALLED
+        done = (factor * length <= allowed) | (length <= torch.where(stalled, STALLED * rounding, rounding))
+        done &= (size + length).isfinite()
+        lost = ~(size + length).isfinite() | stalled
         over = done | lost | (count == how.most)
         if bool(over.any()):
             answer[work.rows[over]] = work.value()[over]
             counts[work.rows[over]] = count
-            work.fail(over & ~done, factor * length)
+            work.fail(over & ~done, factor * length, count)
             work.keep(~over)
         work.advance()
     if work.failed:
-        raise _failure(work.failed, how.most)
+        raise _failure(work.failed)
     return answer, counts
 
 
@@ -89,7 +92,7 @@ class _Rows:
         self.slow = torch.zeros(len(start), dtype=torch.bool, device=start.device)
         self.stalled = torch.zeros(len(start), dtype=torch.long, device=start.device)
         self.best = torch.full((len(start),), torch.inf, dtype=start.dtype, device=start.device)
-        self.failed: list[tuple[int, float]] = []
+        self.failed: list[tuple[int, float, int]] = []
 
     def norms(self) -> tuple[Tensor, Tensor]:
         """Return the length of each row's step and of its x, (R,)."""
@@ -99,9 +102,10 @@ class _Rows:
         """Return the best x at hand: one step beyond the last that was evaluated."""
         return self.x + self.residual
 
-    def fail(self, which: Tensor, errors: Tensor) -> None:
-        """Note rows that are given up, with the error that they have."""
-        self.failed += list(zip(self.rows[which].tolist(), errors[which].tolist(), strict=True))
+    def fail(self, which: Tensor, errors: Tensor, count: int) -> None:
+        """Note rows that are given up, with the error that they have after so many iterations."""
+        given_up = zip(self.rows[which].tolist(), errors[which].tolist(), strict=True)
+        self.failed += [(row, error, count) for row, error in given_up]
 
     def keep(self, which: Tensor) -> None:
         """Go on with these rows only."""
@@ -123,12 +127,13 @@ class _Rows:
             worse = self.slow & ~(_length(residual) < before)
             if bool(worse.any()):
                 tried = torch.where(_wide(worse, plain), plain, tried)
-                residual = self.step(tried, self.rows) - tried
+                residual[worse] = self.step(tried[worse], self.rows[worse]) - tried[worse]
         self.x, self.residual = tried, residual
         after = _length(residual)
         self.slow = self.slow | (after > SLOW * before)
-        self.stalled = torch.where(after < 0.99 * self.best, 0, self.stalled + 1)
-        self.best = torch.minimum(self.best, after)
+        better = after < 0.99 * self.best
+        self.stalled = torch.where(better, 0, self.stalled + 1)
+        self.best = torch.where(better, after, self.best)
 
     def _mixed(self) -> Tensor:
         """Return Σ α_i (x_i + residual_i), Σ α_i = 1, of which the mixed residual is shortest, in float64."""
@@ -151,12 +156,12 @@ def _wide(which: Tensor, x: Tensor) -> Tensor:
     return which.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def _failure(failed: list[tuple[int, float]], most: int) -> InversionError:
+def _failure(failed: list[tuple[int, float, int]]) -> InversionError:
     failed = sorted(failed)
-    shown = ", ".join(f"{row} (error up to {error:.2g})" for row, error in failed[:5])
+    shown = ", ".join(f"{row} (error up to {error:.2g} after {count} iterations)" for row, error, count in failed[:5])
     more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
     return InversionError(
-        f"the inverse did not converge within {most} iterations for row(s) {shown}{more}",
-        [row for row, _ in failed],
-        [error for _, error in failed],
+        f"the inverse did not converge for row(s) {shown}{more} of the batch",
+        [row for row, _, _ in failed],
+        [error for _, error, _ in failed],
     )

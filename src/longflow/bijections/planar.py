@@ -12,6 +12,7 @@ from longflow.errors import UsageError
 
 HALVINGS = {torch.float64: 60, torch.float32: 30}
 NEWTON_STEPS = 3
+LARGEST_DIAGONAL = 0.999
 
 
 class Planar(Bijection):
@@ -29,22 +30,20 @@ class Planar(Bijection):
         self.raw_u = nn.Parameter(0.01 * torch.randn(features))
         self.b = nn.Parameter(torch.zeros(()))
 
-    def u(self) -> Tensor:
-        """Return u, (D,), moved along w to where wᵀu > -1."""
+    def u(self) -> tuple[Tensor, Tensor]:
+        """Return u, (D,), moved along w to where wᵀu > -1, and 1 + wᵀu, which rounding cannot make negative."""
         along = self.w @ self.raw_u
-        return self.raw_u + (F.softplus(along) - 1 - along) * self.w / self.w.square().sum()
+        margin = F.softplus(along)
+        return self.raw_u + (margin - 1 - along) * self.w / self.w.square().sum(), margin
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        u, h = self.u(), torch.tanh(x @ self.w + self.b)
-        return x + u * h[:, None], self._log_det(u, h)
+        (u, margin), h = self.u(), torch.tanh(x @ self.w + self.b)
+        return x + u * h[:, None], _log_slope(margin, h)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        u = self.u()
-        h = torch.tanh(root_of(z @ self.w, self.w @ u, torch.ones_like(self.b), self.b) + self.b)
-        return z - u * h[:, None], -self._log_det(u, h)
-
-    def _log_det(self, u: Tensor, h: Tensor) -> Tensor:
-        return torch.log1p((self.w @ u) * (1 - h.square()))
+        u, margin = self.u()
+        h = torch.tanh(root_of(z @ self.w, margin - 1, torch.ones_like(self.b), self.b) + self.b)
+        return z - u * h[:, None], -_log_slope(margin, h)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -75,7 +74,7 @@ class Radial(Bijection):
         s = torch.linalg.vector_norm(away, dim=1)
         half = (s - alpha - beta) / 2
         r = half + torch.sqrt(half.square() + alpha * s)
-        return self.centre + away / (1 + beta / (alpha + r))[:, None], -self._log_det(r, z.shape[1])
+        return self.centre + away * ((alpha + r) / (alpha + beta + r))[:, None], -self._log_det(r, z.shape[1])
 
     def _alpha_beta(self) -> tuple[Tensor, Tensor]:
         alpha = self.log_alpha.exp()
@@ -83,8 +82,9 @@ class Radial(Bijection):
 
     def _log_det(self, r: Tensor, features: int) -> Tensor:
         alpha, beta = self._alpha_beta()
-        around = torch.log1p(beta / (alpha + r))
-        return (features - 1) * around + torch.log1p(alpha * beta / (alpha + r).square())
+        around = torch.log((alpha + beta + r) / (alpha + r))
+        along = torch.log((r.square() + 2 * alpha * r + alpha * (alpha + beta)) / (alpha + r).square())
+        return (features - 1) * around + along
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -95,7 +95,7 @@ class Radial(Bijection):
 class Sylvester(Bijection):
     """z = x + Q R tanh(R̃ Qᵀx + b), for vectors, with Q of M orthonormal columns, R and R̃ upper triangular.
 
-    (van den Berg, Hasenclever, Tomczak & Welling 2018, eq. 13.) Diagonals within (-1, 1) make it one to one;
+    (van den Berg, Hasenclever, Tomczak & Welling 2018, eq. 13.) Diagonals within ±0.999 make it one to one;
     log|det| = Σ_i log(1 + R_ii R̃_ii (1 - tanh²_i)). The inverse solves M increasing functions of one number, the last
     first, by bisection. Q is the orthogonal factor of a free matrix.
     """
@@ -134,7 +134,7 @@ class Sylvester(Bijection):
         return torch.linalg.qr(self.free)[0]
 
     def _triangles(self) -> tuple[Tensor, Tensor]:
-        diagonal = torch.diag_embed(torch.tanh(self.upper.diagonal(dim1=1, dim2=2)))
+        diagonal = torch.diag_embed(LARGEST_DIAGONAL * torch.tanh(self.upper.diagonal(dim1=1, dim2=2)))
         r, inner = torch.triu(self.upper, 1) + diagonal
         return r, inner
 
@@ -147,11 +147,16 @@ class Sylvester(Bijection):
         yield Example(cls(3, 3), (3,))
 
 
+def _log_slope(margin: Tensor, h: Tensor) -> Tensor:
+    """Return log(1 + (margin - 1)(1 - h²)), as a sum of what cannot be negative."""
+    return torch.log(h.square() + margin * (1 - h.square()))
+
+
 def root_of(t: Tensor, height: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
     """Return y with y + height · tanh(slope · y + shift) = t, (B,), where height · slope > -1; differentiable.
 
     The root is within |height| of t. A bisection of fixed length finds it, Newton's steps polish it, and one more
-    carries the gradient.
+    carries the gradient, of which there is one.
     """
     at, high, steep, moved = (a.detach() for a in (t, height, slope, shift))
 

@@ -1,7 +1,7 @@
 """The invertible residual block: a residual network whose branch is a contraction."""
 
 from collections.abc import Iterator
-from math import prod
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ EVALUATION = Series(terms=20)
 class Residual(Bijection):
     """z = x + g(x; context) with a contraction g, slope at most L < 1 (Behrmann et al. 2019).
 
-    The inverse iterates x ← z - g(x) (`FixedPoint`), and is differentiated implicitly; it raises InversionError, naming
-    the rows, where it does not converge. log|det ∂z/∂x| = log det(I + ∂g/∂x) is
+    The inverse iterates x ← z - g(x) (`FixedPoint`), and is differentiated implicitly, once; it raises InversionError,
+    naming the rows, where it does not converge. log|det ∂z/∂x| = log det(I + ∂g/∂x) is
 
     - in evaluation mode, exact by the Jacobian for events of at most `exact_dims` numbers; else an estimate by
       `evaluation`, drawn from torch's generator, new at each call;
@@ -59,7 +59,7 @@ class Residual(Bijection):
         self.inversion = inversion
 
     @property
-    def estimates(self) -> bool:  # type: ignore[override]
+    def estimates(self) -> bool:
         return self.dims > self.exact_dims
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -82,10 +82,11 @@ class Residual(Bijection):
         def step(x: Tensor, rows: Tensor) -> Tensor:
             return z[rows] - self._branch(x, None if context is None else context[rows])
 
-        return solve(step, z - self._branch(z, context).detach(), self.slope, how or self.inversion)
+        with torch.no_grad():
+            return solve(step, z - self._branch(z, context), z, self.slope, how or self.inversion)
 
     def _branch(self, x: Tensor, context: Tensor | None) -> Tensor:
-        own = next(self.branch.parameters()).dtype
+        own = next((p.dtype for p in self.branch.parameters()), x.dtype)
         return self.branch(x.to(own), context).to(x.dtype)
 
     def _change(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -99,13 +100,11 @@ class Residual(Bijection):
         def branch(point: Tensor) -> Tensor:
             return self._branch(point, context)
 
-        dims = prod(x.shape[1:])
-        with_gradient = torch.is_grad_enabled()
-        if dims > (EXACT_IN_TRAINING if self.training else self.exact_dims):
+        if self.dims > (EXACT_IN_TRAINING if self.training else self.exact_dims):
             series = self.series if self.training else self.evaluation
-            return estimated(self._branch, x, context, list(self.branch.parameters()), series)
+            return estimated(self._branch, x, context, self.branch, series)
         if self.training:
-            value, jacobians = jacobian_step_by_step(branch, x, with_gradient=with_gradient)
+            value, jacobians = jacobian_step_by_step(branch, x, with_gradient=torch.is_grad_enabled())
         else:
             value, jacobians = jacobian(branch, x)
         return value, log_det_of(jacobians)
@@ -115,24 +114,30 @@ class Residual(Bijection):
         rest = z - x - self._branch(x, context)
         if not rest.requires_grad:
             return x
-        if prod(x.shape[1:]) <= self.exact_dims:
+        if self.dims <= self.exact_dims:
             jacobians = jacobian(lambda point: self._branch(point, context), x)[1].detach()
             one = torch.eye(jacobians.shape[-1], dtype=x.dtype, device=x.device)
             return x + torch.linalg.solve(one + jacobians, rest.flatten(1)[..., None]).reshape(x.shape)
         rest.register_hook(lambda grad: self._solved(grad, x, context))
         return x + rest
 
-    def _solved(self, grad: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        """Return (I + Jᵀ)⁻¹ grad by the same iteration: Jᵀ contracts as g does."""
+    def _solved(self, grad: Tensor | None, x: Tensor, context: Tensor | None) -> Tensor | None:
+        """Return (I + Jᵀ)⁻¹ grad by the same iteration, each row relative to its length: Jᵀ contracts as g does."""
+        if grad is None:
+            return None
+        length = torch.linalg.vector_norm(grad.flatten(1), dim=1).reshape(-1, *[1] * (grad.dim() - 1))
+        length = torch.where(length > 0, length, torch.ones_like(length))
+        unit = grad / length
         with torch.enable_grad():
             point = x.detach().requires_grad_()
             value = self._branch(point, context)
 
         def step(u: Tensor, rows: Tensor) -> Tensor:
-            whole = torch.zeros_like(grad).index_copy(0, rows, u)
-            return (grad - torch.autograd.grad(value, point, whole, retain_graph=True)[0])[rows]
+            whole = torch.zeros_like(unit).index_copy(0, rows, u)
+            return (unit - torch.autograd.grad(value, point, whole, retain_graph=True)[0])[rows]
 
-        return solve(step, grad, self.slope, self.inversion)[0]
+        how = replace(self.inversion, tolerance=None)
+        return length * solve(step, unit, unit, self.slope, how)[0]
 
     def extra_repr(self) -> str:
         return f"slope<={self.slope:.4g}, exact_dims={self.exact_dims}"

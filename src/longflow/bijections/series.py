@@ -1,13 +1,13 @@
 """log det(I + J) of a contraction as a power series: exact terms, a roulette for the rest, and its gradient."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch import Tensor, nn
 
 from longflow.errors import UsageError, choose
 
@@ -19,7 +19,7 @@ Gradient = Literal["neumann", "series"]
 
 
 def rademacher(like: Tensor) -> Tensor:
-    """Return ±1 with equal chances, of the shape of `like`: of all probes the least varying trace."""
+    """Return ±1 with equal chances, of the shape of `like`: of independent entries those of the least varying trace."""
     return torch.randint_like(like, 2) * 2 - 1
 
 
@@ -64,7 +64,7 @@ class Series:
             if not isinstance(value, int) or value < 1:
                 raise UsageError(f"a log-determinant's series expects {name} >= 1; {value!r} came")
         choose("roulette", self.roulette, SURVIVALS)
-        if not self.rate > 0:
+        if not 0 < self.rate < math.inf:
             raise UsageError(f"a roulette expects a rate > 0, the mean number of further terms; {self.rate} came")
         choose("gradient", self.gradient, ("neumann", "series"))
         if isinstance(self.probe, str):
@@ -114,12 +114,13 @@ SURVIVALS: dict[str, Callable[[float, int], float]] = {
 
 
 def estimated(
-    branch: Branch, x: Tensor, context: Tensor | None, parameters: Sequence[Tensor], series: Series
+    branch: Branch, x: Tensor, context: Tensor | None, module: nn.Module, series: Series
 ) -> tuple[Tensor, Tensor]:
     """Return g(x; context), of the shape of x, and an estimate of log|det(I + ∂g/∂x)|, (B,), in nats.
 
-    The estimate's value is unbiased (or cut), and so is its gradient, in `parameters`, x and context. What Neumann's
-    gradient keeps for the way back has the size of x, whatever the branch and the terms: the branch is computed again.
+    The estimate's value is unbiased (or cut), and so is its gradient, in the parameters of `module`, which `branch`
+    calls, in x and in the context. What Neumann's gradient keeps for the way back has the size of x, whatever the
+    branch and the terms: the branch is computed again. It can be differentiated once.
     """
     drawn = [(series.draw(x.detach()), series.weights()) for _ in range(series.probes)]
     through = series.gradient == "series" and torch.is_grad_enabled()
@@ -135,9 +136,8 @@ def estimated(
         return value, log_det
     neumanns = torch.stack([neumann for _, neumann in found])
     probes = torch.stack([v for v, _ in drawn])
-    return cast(
-        "tuple[Tensor, Tensor]", _Neumann.apply(branch, value, log_det, neumanns, probes, x, context, *parameters)
-    )
+    given = (branch, module, value, log_det, neumanns, probes, x, context, *module.parameters())
+    return cast("tuple[Tensor, Tensor]", _Neumann.apply(*given))
 
 
 def _powers(
@@ -162,6 +162,7 @@ class _Neumann(torch.autograd.Function):
     def forward(
         ctx: Any,
         branch: Branch,
+        module: nn.Module,
         value: Tensor,
         log_det: Tensor,
         neumanns: Tensor,
@@ -170,14 +171,17 @@ class _Neumann(torch.autograd.Function):
         context: Tensor | None,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.branch, ctx.parameters = branch, parameters
-        ctx.save_for_backward(neumanns, probes, x, context)
+        ctx.branch, ctx.module, ctx.parameters = branch, module, parameters
+        ctx.save_for_backward(neumanns, probes, x, context, *parameters)  # so that a change in between is an error
         return value.view_as(value), log_det.view_as(log_det)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> tuple[Any, ...]:
-        neumanns, probes, x, context = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            raise RuntimeError("an estimated log-determinant can be differentiated once only")
+        if any(a is not b for a, b in zip(ctx.parameters, ctx.module.parameters(), strict=True)):
+            raise RuntimeError("the branch's parameters were replaced between forward and backward (functional_call?)")
+        neumanns, probes, x, context, *_ = ctx.saved_tensors
         with torch.enable_grad():
             point = x.detach().requires_grad_()
             given = None if context is None else context.detach().requires_grad_(context.is_floating_point())
@@ -192,7 +196,7 @@ class _Neumann(torch.autograd.Function):
         grads = iter(torch.autograd.grad(outputs, wanted, given_grads, allow_unused=True))
         to_x, to_context = next(grads), None if given is None else next(grads)
         own = [next(grads) if p.requires_grad else None for p in ctx.parameters]
-        return None, None, None, None, None, to_x, to_context, *own
+        return None, None, None, None, None, None, to_x, to_context, *own
 
 
 def jacobian(branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

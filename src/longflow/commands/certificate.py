@@ -23,7 +23,8 @@ def certificate(flow: Flow, x: Tensor) -> dict[str, Any] | None:
     `largest_layer_norm` and `largest_slope_bound` (of a branch, from its layers' norms) are computed in float64 and
     are bounds; `norms_exact` says whether they are the norms themselves. `largest_measured_slope` is that of ∂g/∂x at
     the events x, by power iteration, from below. `iterations` are those of the inverse to an error of 1e-6, in
-    the units of each block's input. `certified` says that every slope bound is below 1.
+    the units of each block's input. `certified` says that every slope bound is below 1; None that this is not known,
+    as a bound that is not the norm itself is above.
     """
     blocks = {name: m for name, m in flow.named_modules() if isinstance(m, Residual)}
     if not blocks:
@@ -36,10 +37,17 @@ def certificate(flow: Flow, x: Tensor) -> dict[str, Any] | None:
         "largest_slope_bound": max(row["bound"] for row in rows),
         "norms_exact": all(row["exact"] for row in rows),
         "largest_measured_slope": max(row["slope"] for row in rows),
-        "iterations": max(row["iterations"] for row in rows),
+        "iterations": None if any(row["lost"] for row in rows) else max(row["iterations"] for row in rows),
         "mean_iterations": sum(row["iterations"] for row in rows) / len(rows),
-        "certified": all(row["bound"] < 1 for row in rows),
+        "certified": _verdict(rows),
     }
+
+
+def _verdict(rows: list[dict[str, Any]]) -> bool | None:
+    """Return whether every branch contracts; None where that is not known, as a bound of 1 or more is not the norm."""
+    if any((row["bound"] >= 1 and row["exact"]) or row["slope"] >= 1 or row["lost"] for row in rows):
+        return False
+    return True if all(row["bound"] < 1 for row in rows) else None
 
 
 def _inputs(flow: Flow, blocks: dict[str, Residual], x: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
@@ -65,16 +73,18 @@ def _of_block(block: Residual, given: tuple[Tensor, Tensor | None]) -> dict[str,
     bound = block.branch.slope_of([norm for norm, _ in layers])
     with torch.no_grad(), values_only():
         z = block(x, context)[0]
+        lost, iterations = False, block.inversion.most
         try:
             iterations = int(block.root(z, context, FixedPoint(TOLERANCE, block.inversion.most))[1].max())
         except InversionError:
-            iterations = block.inversion.most
+            lost = True
     return {
         "layer": max(norm for norm, _ in layers),
         "bound": bound,
         "exact": all(exact for _, exact in layers),
         "slope": _measured(block, x, context),
         "iterations": iterations,
+        "lost": lost,
     }
 
 

@@ -13,7 +13,7 @@ from longflow.bijections import Residual
 from longflow.data import Dataset
 from longflow.data import load as load_data
 from longflow.distributions import Dequantised, Flow
-from longflow.errors import UsageError, choose
+from longflow.errors import InversionError, UsageError, choose
 from longflow.models import load
 from longflow.runs import Run
 from longflow.training.device import prepare
@@ -65,8 +65,7 @@ def evaluate(
     place = prepare(device)
     folder = Run.open(run)
     model = load(folder.path).to(place, DTYPES[choose("dtype", dtype, DTYPES)])
-    if importance_samples < 1:
-        raise UsageError(f"expected --importance-samples >= 1; {importance_samples} came")
+    check_samples(model, importance_samples)
     for name, value in (("-n", n), ("--draws", draws)):
         if value is not None and value < 1:
             raise UsageError(f"expected {name} >= 1; {value} came")
@@ -98,17 +97,13 @@ def measure(
     """Score a split of a data set under a model at hand; see `evaluate`."""
     estimates = model.density.bijection.estimates
     rows = dataset.split(split)[: n or (MOST_ESTIMATED if estimates else None)]
-    drawn = np.stack(
-        [
-            log_likelihoods(model, rows, samples=importance_samples, seed=seed + k)
-            for k in range(draws or (DRAWS if estimates else 1))
-        ]
-    )
+    drawn = drawn_likelihoods(model, rows, samples=importance_samples, draws=draws, seed=seed)
     nats = drawn.mean(0)
     bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
     labels = dataset.labels if model.density.predicts else None
     return {
         "model": run.config()["model"],
+        **({"trained": "classifier alone"} if run.config().get("density_weight") == 0 else {}),
         "data": dataset.name,
         "data_sha256": dataset.sha256,
         "split": split,
@@ -124,6 +119,29 @@ def measure(
         **estimation(model, drawn),
         **({"accuracy": accuracies(model, rows, labels[split][: len(rows)], seed)} if labels else {}),
     }
+
+
+def check_samples(model: Flow | Dequantised, samples: int) -> None:
+    """Raise UsageError for importance samples of an estimate: the mean of exponentials would be biased upwards."""
+    if samples < 1:
+        raise UsageError(f"expected --importance-samples >= 1; {samples} came")
+    if samples > 1 and model.density.bijection.estimates:
+        raise UsageError(
+            "--importance-samples > 1 expects exact log-determinants: of estimated ones the bound would be too good"
+            " (--draws averages them)"
+        )
+
+
+def drawn_likelihoods(
+    model: Flow | Dequantised, rows: np.ndarray, *, samples: int = 1, draws: int | None = None, seed: int = 0
+) -> np.ndarray:
+    """Return log-likelihoods of each row, in nats, of shape (draws, N), each with draws of its own of all noise.
+
+    By default four draws where log-determinants are estimated, and else one.
+    """
+    count = draws or (DRAWS if model.density.bijection.estimates else 1)
+    seeds = [seed, *(int(s) for s in np.random.SeedSequence(seed).generate_state(count - 1))]
+    return np.stack([log_likelihoods(model, rows, samples=samples, seed=own) for own in seeds])
 
 
 def accuracies(model: Flow | Dequantised, rows: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
@@ -185,7 +203,7 @@ def estimation(model: Flow | Dequantised, drawn: np.ndarray) -> dict[str, Any]:
             "probes": series.probes,
             "draws": len(drawn),
             "bias_bound_bits_per_dim": bias / (model.dims * math.log(2)),
-            "stderr_of_draws_bits_per_dim": standard_error(means),
+            "stderr_of_draws_bits_per_dim": standard_error(means) if len(drawn) > 1 else None,
         }
     }
 
@@ -236,9 +254,12 @@ def round_trip(model: Flow | Dequantised, rows: np.ndarray) -> float:
     density = model.density
     middle = 0.0 if model.dequantiser is None else 0.5
     with torch.inference_mode():
-        errors = [
-            (density.decode(density.encode(x + middle)) - (x + middle)).abs().max() for x in batches_of(model, rows)
-        ]
+        try:
+            errors = [
+                (density.decode(density.encode(x + middle)) - (x + middle)).abs().max() for x in batches_of(model, rows)
+            ]
+        except InversionError:
+            return math.inf
     return float(torch.stack(errors).max())
 
 

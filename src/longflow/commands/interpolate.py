@@ -88,7 +88,7 @@ def between(model: Flow | Dequantised, rows: np.ndarray, pairs: int, points: int
         start, end = z[:pairs, None], z[pairs:, None]
         t = torch.linspace(0, 1, points).to(z).reshape(1, -1, *[1] * (z.dim() - 1))
         line = torch.lerp(start, end, t).flatten(0, 1)
-        return model.decode(line).cpu().numpy().reshape(pairs, points, *z.shape[1:])
+        return model.decode(line).unflatten(0, (pairs, points)).cpu().numpy()
 
 
 def spanned(model: Flow | Dequantised, rows: np.ndarray, points: int, seed: int) -> np.ndarray:

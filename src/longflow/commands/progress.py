@@ -22,6 +22,11 @@ class Names:
     validation: str
     unit: str
 
+    @property
+    def trained(self) -> str:
+        """The unit of the training loss; none where it is a weighted sum."""
+        return f" {self.unit}" if self.train == "train_bits_per_dim" else ""
+
 
 def names_of(config: Mapping[str, Any]) -> Names:
     """Return the names for a run: with classes its training loss is no likelihood, nor is a classifier's validation."""
@@ -75,7 +80,7 @@ class Bar:
         return (self.done - self.first) * self.rows / max(1e-9, time.monotonic() - self.start)
 
     def _words(self, progress: Progress) -> str:
-        return f"epoch {progress.epoch}/{self.epochs}, loss {self.loss:.4f} {self.names.unit}{self.validation}"
+        return f"epoch {progress.epoch}/{self.epochs}, loss {self.loss:.4f}{self.names.trained}{self.validation}"
 
     def _speak(self, progress: Progress) -> None:
         rate = self.rate()

@@ -21,6 +21,7 @@ from longflow.models import CATALOGUE, load
 from longflow.report import Picture, Section, page
 from longflow.runs import Run, write_bytes, write_json, write_text
 from longflow.training.device import prepare
+from longflow.values import values_only
 
 GAUSSIAN_DIMS = 3072
 """Largest number of dimensions for which the full-covariance Gaussian is fitted."""
@@ -29,8 +30,13 @@ LARGEST_CONDITION = 1e10
 """Of a correlation matrix; beyond it the columns are collinear to the rounding of the stored float32."""
 
 PLANE_CELLS = 300
+MOST_STEPS = 20
+"""Of a flow's layers that are drawn."""
+
 FEWEST_DIMS = 8
 """Of a spectrum that is worth a picture."""
+
+Step = tuple[str, torch.Tensor]
 
 
 def report(
@@ -57,7 +63,7 @@ def report(
     result = {
         **measure(folder, model, dataset),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "baselines": baselines(dataset),
+        "baselines": {} if config.get("density_weight") == 0 else baselines(dataset),
     }
     write_json(folder.report_file, result)
     sections = [_likelihood(folder, result), *_pictures(folder, model, dataset, known), _how(config)]
@@ -98,7 +104,10 @@ def _is_full_rank(rows: np.ndarray) -> bool:
 
 
 def _highlights(result: dict[str, Any]) -> dict[str, str]:
-    shown = {"test bits/dim": f"{result['bits_per_dim']:.3f} ± {result['stderr_bits_per_dim']:.3f}"}
+    found = {f"classes found, {way}": f"{share:.1%}" for way, share in result.get("accuracy", {}).items()}
+    if "trained" in result:
+        return found
+    shown = {"test bits/dim": f"{result['bits_per_dim']:.3f} ± {result['stderr_bits_per_dim']:.3f}", **found}
     for name, value in result["baselines"].items():
         shown[name] = f"{value['bits_per_dim']:.3f}"
     return {**shown, "nats": f"{result['nats']:.2f}"}
@@ -141,10 +150,18 @@ def _likelihood(run: Run, result: dict[str, Any]) -> Section:
     )
     if result["likelihood"] == "exact":
         text = text.split(" Many pixels")[0]
+    names = names_of(run.config())
+    curve = figures.learning_curve(run.metrics(), train=names.train, validation=names.validation, unit=names.unit)
+    kept = f"{names.unit} against steps; the best validation is kept.".capitalize()
+    if "trained" in result:
+        return Section(
+            title="Classification",
+            text=f"{result['accuracy']['classifier']:.1%} of the test labels are found. The density beside it was not "
+            "trained.",
+            pictures=(Picture(png=curve, caption=kept),),
+        )
     bars = {"this flow": result} | result["baselines"]
     values = {name: (v["bits_per_dim"], v["stderr_bits_per_dim"]) for name, v in bars.items()}
-    names = names_of(run.config())
-    curve = figures.learning_curve(run.metrics(), train=names.train, validation=names.validation)
     return Section(
         title="Likelihood",
         text=text,
@@ -192,29 +209,33 @@ def _plane_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section
 
     axes = [np.linspace(low[k], high[k], PLANE_CELLS) for k in range(2)]
     cells = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
-    before = figures.regular_grid(extent)
     with torch.inference_mode():
         heat = model.log_prob(tensor(cells)).cpu().numpy().reshape(PLANE_CELLS, PLANE_CELLS)
-        after = model.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
-        steps = [("data", tensor(test[:1500])), *model.density.bijection.trace(tensor(test[:1500]))]
-    names = [f"{k}: {name}" if k else name for k, (name, _) in enumerate(steps)]
-    clouds = [value.cpu().numpy() for _, value in steps]
     drawn = draw(model, 2000, 1.0, seed=0)
-    return [
-        Section(
-            title="Density",
-            text="The density that the flow has learnt, and what it dreams.",
-            pictures=(
-                Picture(
-                    png=figures.density(heat, extent=extent, columns=dataset.columns or ("x1", "x2")),
-                    caption="p(x), of integral 1 over the whole plane.",
-                ),
-                Picture(
-                    png=figures.scatter(drawn, columns=dataset.columns or (), reference=test[:2000]),
-                    caption="Test data, and samples at temperature 1.",
-                ),
+    density = Section(
+        title="Density",
+        text="The density that the flow has learnt, and what it dreams.",
+        pictures=(
+            Picture(
+                png=figures.density(heat, extent=extent, columns=dataset.columns or ("x1", "x2")),
+                caption="p(x), of integral 1 over the whole plane.",
+            ),
+            Picture(
+                png=figures.scatter(drawn, columns=dataset.columns or (), reference=test[:2000]),
+                caption="Test data, and samples at temperature 1.",
             ),
         ),
+    )
+    if model.latent_shape != model.shape:
+        return [density]
+    before = figures.regular_grid(extent)
+    with torch.inference_mode(), values_only():
+        after = model.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
+        steps = thinned([("data", tensor(test[:1500])), *model.density.bijection.trace(tensor(test[:1500]))])
+    clouds = [value.cpu().numpy() for _, (_, value) in steps]
+    names = [f"{k}: {name}" if k else name for k, (name, _) in steps]
+    return [
+        density,
         Section(
             title="The flow",
             text="A regular grid of the data's plane and its image in the latent plane: it bends, and never tears.",
@@ -222,10 +243,21 @@ def _plane_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section
         ),
         Section(
             title="Layer by layer",
-            text="Test points, coloured by where they start, after each step on the way to the latent.",
+            text="Test points, coloured by where they start, after steps on the way to the latent.",
             pictures=(Picture(png=figures.layers(clouds, names), caption="Data becoming noise."),),
         ),
     ]
+
+
+def thinned(steps: list[Step]) -> list[tuple[int, Step]]:
+    """Return at most 20 steps, with their numbers: all, or some evenly chosen with the first and the last."""
+    last = len(steps) - 1
+    chosen = (
+        sorted({round(k * last / (MOST_STEPS - 1)) for k in range(MOST_STEPS)})
+        if last >= MOST_STEPS
+        else range(last + 1)
+    )
+    return [(k, steps[k]) for k in chosen]
 
 
 def _table_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from longflow.commands.draw import open_model
-from longflow.commands.evaluate import check_like, log_likelihoods
+from longflow.commands.evaluate import check_like, check_samples, drawn_likelihoods
 from longflow.data import read
 from longflow.errors import UsageError
 from longflow.runs import write_text
@@ -26,7 +26,8 @@ def score(
     """Write the log-density of each row of a file, in its order, as a table.
 
     Columns: `log_prob`, in nats in the units of the data (of levels: a lower bound, by dequantisation), and
-    `bits_per_dim`. A low log-density is no proof of an anomaly: pictures that are simple score high.
+    `bits_per_dim`; where a residual flow estimates log-determinants they are means of four draws, and `stderr` is the
+    standard error of `log_prob`. A low log-density is no proof of an anomaly: pictures that are simple score high.
 
     Args:
         run: A run directory.
@@ -40,12 +41,14 @@ def score(
     path = Path(out) if out else folder.path / f"{Path(file).stem}-scores.csv"
     if path.suffix != ".csv" or (out and path.exists()):
         raise UsageError(f"expected --out to be a new .csv file; '{path}' came")
-    if importance_samples < 1:
-        raise UsageError(f"expected --importance-samples >= 1; {importance_samples} came")
+    check_samples(model, importance_samples)
     content = read(file)
     check_like(folder, content.rows.shape[1:], content.levels, content.columns, file)
-    nats = log_likelihoods(model, content.rows, samples=importance_samples, seed=seed)
-    bits = bits_per_dim(torch.from_numpy(nats), model.dims).numpy()
-    lines = ["log_prob,bits_per_dim", *(f"{a:.9g},{b:.9g}" for a, b in zip(nats, bits, strict=True))]
+    drawn = drawn_likelihoods(model, content.rows, samples=importance_samples, seed=seed)
+    nats = drawn.mean(0)
+    columns = {"log_prob": nats, "bits_per_dim": bits_per_dim(torch.from_numpy(nats), model.dims).numpy()}
+    if len(drawn) > 1:
+        columns["stderr"] = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
+    lines = [",".join(columns), *(",".join(f"{v:.9g}" for v in row) for row in zip(*columns.values(), strict=True))]
     write_text(path, "\n".join(lines) + "\n")
     return {"out": str(path), "n": len(nats), "mean_log_prob": float(np.mean(nats)), "likelihood": model.likelihood}

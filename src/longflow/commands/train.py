@@ -15,10 +15,10 @@ from longflow.bijections import Standardise, adapt, settle
 from longflow.commands.configure import Settings, configuration, default_out
 from longflow.commands.evaluate import classified, fixed_draws, log_likelihoods, standard_error
 from longflow.commands.progress import Bar, names_of
-from longflow.constraints import constrain
+from longflow.constraints import tighten
 from longflow.data import Dataset
 from longflow.data import load as load_data
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import Dequantised, Flow, Hybrid
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.models import assemble
 from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
@@ -32,9 +32,6 @@ ADAPT_ROWS = 2048
 STEPS_BETWEEN_VALIDATIONS = 50
 VALIDATED_BY_ESTIMATES = 500
 """Validation rows where log-determinants are estimated, by dozens of passes each."""
-
-TIGHT, MANY = 1e-5, 1000
-"""Tolerance and iterations by which the norms of validated weights are bounded: tighter than after each step."""
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
@@ -65,6 +62,7 @@ def train_run(name: str, settings: Settings, recipe: Recipe, options: Mapping[st
     with processes(device) as rank:
         run = Run(settings.out or default_out(name, settings.data))
         check_batches(model, recipe.batch)
+        check_classifier(model, settings.density_weight)
         agreed(rank, lambda: _open(run, config, resume=settings.resume))
         trainer = Trainer(run, config, dataset, model.to(device), rank)
         if settings.resume and run.checkpoint_file.is_file():
@@ -117,6 +115,12 @@ def check_batches(model: torch.nn.Module, batch: int) -> None:
             f"normalisation of batches expects one process and at least 2 rows in a batch; {world_size()} process(es)"
             f" and batches of {batch} came"
         )
+
+
+def check_classifier(model: Flow | Dequantised, density_weight: float) -> None:
+    """Raise UsageError where nothing would be trained: a weight of 0 for a density that has no classifier beside it."""
+    if density_weight == 0 and not isinstance(model.density, Hybrid):
+        raise UsageError("--density-weight 0 expects a model with a classifier beside its density, such as iresnet")
 
 
 def fit_units(model: Flow | Dequantised, dataset: Dataset) -> None:
@@ -223,7 +227,7 @@ class Trainer:
         model = cast(Flow | Dequantised, self.state.best_weights.eval())
         if has_statistics(model):
             self._from_data(settle, model)
-        constrain(model, TIGHT, MANY)
+        tighten(model)
         record = {
             "step": progress.step,
             "epoch": progress.epoch,

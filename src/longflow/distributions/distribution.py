@@ -83,10 +83,16 @@ class Distribution(nn.Module, ABC):
         """The number of numbers in an event."""
         return prod(self.shape)
 
-    def check_events(self, x: Tensor, context: Tensor | None) -> None:
-        """Raise UsageError unless x and the context have the shapes that this distribution takes."""
-        if tuple(x.shape[1:]) != self.shape:
-            raise UsageError(f"expected events of shape (B, {_listed(self.shape)}); {tuple(x.shape)} came")
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of a latent: that of an event, but for padding."""
+        return self.shape
+
+    def check_events(self, x: Tensor, context: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
+        """Raise UsageError unless x, of the event's shape or another, and the context can be taken."""
+        wanted = self.shape if shape is None else shape
+        if tuple(x.shape[1:]) != wanted:
+            raise UsageError(f"expected events of shape (B, {_listed(wanted)}); {tuple(x.shape)} came")
         if x.dtype != self.dtype(x):
             raise UsageError(f"expected events of {self.dtype(x)}, as the model's; {x.dtype} came")
         self.check_context(len(x), context)
@@ -100,8 +106,10 @@ class Distribution(nn.Module, ABC):
         if n < 0:
             raise UsageError(f"expected a number of samples >= 0; {n} came")
         if isinstance(temperature, Tensor):
-            if tuple(temperature.shape) != self.shape or not bool(((temperature >= 0) & temperature.isfinite()).all()):
-                raise UsageError(f"expected temperatures >= 0 of shape {self.shape}")
+            if tuple(temperature.shape) != self.latent_shape or not bool(
+                ((temperature >= 0) & temperature.isfinite()).all()
+            ):
+                raise UsageError(f"expected temperatures >= 0 of shape {self.latent_shape}")
         elif not (temperature >= 0 and isfinite(temperature)):
             raise UsageError(f"expected a temperature >= 0; {temperature} came")
         self.check_context(n, context)

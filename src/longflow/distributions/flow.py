@@ -1,17 +1,17 @@
 """A bijection and a base density make a density; dequantisation makes it one of discrete data."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from longflow.bijections import Affine, Bijection, Chain, Coupling, Learned, Scale, Shift, Standardise
-from longflow.distributions.bases import StandardLogistic, StandardNormal
+from longflow.bijections import Affine, Bijection, Chain, Coupling, Leading, Learned, Scale, Shift, Standardise
+from longflow.distributions.bases import HALF_LOG_2PI, StandardLogistic, StandardNormal
 from longflow.distributions.classes import ClassNormal
-from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
+from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature, total
 from longflow.errors import UsageError
 from longflow.nets import MLP
 from longflow.values import values_only
@@ -22,19 +22,30 @@ class Flow(Distribution):
 
     Of the shape of its base, in the units of x. The context goes to the bijection where `context_shape` is given, and
     else to the base, which may be one of classes.
+
+    With `padding` p, events have p features less than the base: the bijection acts on (x, ε), ε of p features of
+    standard normal noise, and log p(x, ε) - log N(ε) is on average a lower bound of log p(x) (an augmented flow: Huang,
+    Dinh & Courville 2020), which `bound` tightens by K draws. `encode` takes ε = 0 (the injective padding of Jacobsen
+    et al. 2018), `decode` and `sample` drop it. Latents have the shape of the base.
     """
 
-    def __init__(self, bijection: Bijection, base: Noise, context_shape: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self, bijection: Bijection, base: Noise, context_shape: tuple[int, ...] | None = None, *, padding: int = 0
+    ) -> None:
         super().__init__()
         self.bijection = bijection
         self.base = base
-        self.shape = base.shape
+        self.padding = padding
+        self.shape = (base.shape[0] - padding, *base.shape[1:])
         if context_shape is not None and base.context_shape is not None:
             raise UsageError("a flow expects a context for its bijection or for its base, not for both")
         self.bijection_context = context_shape
         self.context_shape = base.context_shape if context_shape is None else context_shape
         self.predicts = base.classes
-        self.likelihood: Likelihood = "estimate" if bijection.estimates else "exact"
+
+    @property
+    def likelihood(self) -> Likelihood:  # type: ignore[override]
+        return "estimate" if self.bijection.estimates else "lower bound" if self.padding else "exact"
 
     @property
     def density(self) -> "Flow":
@@ -44,14 +55,18 @@ class Flow(Distribution):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
         ours, bases = self._contexts(context)
-        z, log_det = self.bijection(x, ours)
-        return self.base.log_prob(z, bases) + log_det
+        lifted, cost = self._augmented(x)
+        z, log_det = self.bijection(lifted, ours)
+        return self.base.log_prob(z, bases) + log_det - cost
+
+    def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
+        return averaged(self.log_prob, x, context, samples if self.padding else 1)
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
         ours, bases = self._contexts(context)
         with self._cheaply():
-            return self.bijection.inverse(self.base.sample(n, bases, temperature), ours)[0]
+            return self._cut(self.bijection.inverse(self.base.sample(n, bases, temperature), ours)[0])
 
     def sample_and_log_prob(
         self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0
@@ -59,24 +74,46 @@ class Flow(Distribution):
         self.check_draw(n, context, temperature)
         ours, bases = self._contexts(context)
         z = self.base.sample(n, bases, temperature)
-        x, log_det = self.bijection.inverse(z, ours)
-        return x, self.base.log_prob(z, bases) - log_det
+        lifted, log_det = self.bijection.inverse(z, ours)
+        cost = self._cost(lifted[:, self.shape[0] :])
+        return self._cut(lifted), self.base.log_prob(z, bases) - log_det - cost
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map data x to latent z, both of shape (B, *shape)."""
+        """Map data x, (B, *shape), to latent z, (B, *latent_shape)."""
         self.check_events(x, context)
         with self._cheaply():
-            return self.bijection(x, self._contexts(context)[0])[0]
+            return self.bijection(self.lift(x), self._contexts(context)[0])[0]
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map latent z to data x, both of shape (B, *shape)."""
-        self.check_events(z, context)
+        """Map latent z, (B, *latent_shape), to data x, (B, *shape)."""
+        self.check_events(z, context, self.latent_shape)
         with self._cheaply():
-            return self.bijection.inverse(z, self._contexts(context)[0])[0]
+            return self._cut(self.bijection.inverse(z, self._contexts(context)[0])[0])
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    def lift(self, x: Tensor) -> Tensor:
+        """Return events with noughts for the padding, as `encode` sees them, (B, *latent_shape)."""
+        return torch.cat((x, x.new_zeros(len(x), self.padding, *x.shape[2:])), 1) if self.padding else x
+
+    def _augmented(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return events with noise for the padding, and the log-density of that noise."""
+        if not self.padding:
+            return x, 0.0
+        noise = x.new_empty(len(x), self.padding, *x.shape[2:]).normal_()
+        return torch.cat((x, noise), 1), self._cost(noise)
+
+    def _cost(self, noise: Tensor) -> Tensor:
+        return total(-0.5 * noise.square() - HALF_LOG_2PI)
+
+    def _cut(self, lifted: Tensor) -> Tensor:
+        return lifted[:, : self.shape[0]] if self.padding else lifted
 
     def preprocess(self, first: Bijection) -> None:
-        """Put a bijection before all others, in place; the rest goes on seeing what that one returns."""
-        self.bijection = Chain(first, self.bijection)
+        """Put a bijection of the data before all others, in place; the rest goes on seeing what that one returns."""
+        self.bijection = Chain(Leading(self.shape[0], first) if self.padding else first, self.bijection)
 
     def predictions(self, z: Tensor) -> dict[str, Tensor]:
         """Return classes of latents z, (B,), by each way that there is: none, for a model that knows no classes."""
@@ -96,12 +133,12 @@ class Flow(Distribution):
         raise UsageError("this flow has no classifier beside the density: a weight of 0 leaves nothing to train")
 
     def scale_map(self) -> Tensor:
-        """Return the scale that finishes each number of a latent, whole numbers of `shape`: 0 is the finest."""
-        places = torch.arange(self.dims)
+        """Return the scale that finishes each number of a latent, whole numbers of `latent_shape`: 0 is the finest."""
+        places = torch.arange(self.base.dims)
         found = torch.empty_like(places)
-        for k, part in enumerate(self.bijection.scales(places.reshape(1, *self.shape))):
+        for k, part in enumerate(self.bijection.scales(places.reshape(1, *self.latent_shape))):
             found[part.flatten()] = k
-        return found.reshape(self.shape).to(next(self.parameters(), places).device)
+        return found.reshape(self.latent_shape).to(next(self.parameters(), places).device)
 
     @property
     def scale_count(self) -> int:
@@ -146,14 +183,21 @@ class Dequantised(Distribution):
             raise UsageError(f"dequantisation expects at least 2 levels; {levels} came")
         self.density = density
         self.levels = levels
-        self.likelihood: Likelihood = "lower bound" if density.likelihood == "exact" else "estimate"
         self.shape = density.shape
         self.context_shape = density.context_shape
+
+    @property
+    def likelihood(self) -> Likelihood:  # type: ignore[override]
+        return "estimate" if self.density.likelihood == "estimate" else "lower bound"
 
     @property
     def base(self) -> Noise:
         """The base density of the flow."""
         return self.density.base
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.density.latent_shape
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.log_prob(self._within_bins(x), context)
@@ -177,10 +221,7 @@ class Dequantised(Distribution):
 
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
         """Return log (1/K) Σ_k p(x + u_k), of shape (B,): a bound that tightens with K (Burda et al. 2016)."""
-        if samples < 1:
-            raise UsageError(f"expected at least 1 importance sample; {samples} came")
-        draws = torch.stack([self.log_prob(x, context) for _ in range(samples)])
-        return torch.logsumexp(draws, 0) - math.log(samples)
+        return averaged(self.log_prob, x, context, samples)
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return self._levels_of(self.density.sample(n, context, temperature))
@@ -204,3 +245,13 @@ class Dequantised(Distribution):
     def examples(cls) -> Iterator[Case]:
         flow = Flow(Chain(Standardise(0.0, 4.0), Learned(Affine(), (2,))), StandardNormal((2,)))
         yield Case(cls(flow, 4), box=(0, 4))
+
+
+def averaged(
+    log_prob: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, context: Tensor | None, samples: int
+) -> Tensor:
+    """Return log (1/K) Σ_k p_k, (B,), from K draws of log p_k: a bound that tightens with K (Burda et al. 2016)."""
+    if samples < 1:
+        raise UsageError(f"expected at least 1 importance sample; {samples} came")
+    draws = torch.stack([log_prob(x, context) for _ in range(samples)])
+    return torch.logsumexp(draws, 0) - math.log(samples)

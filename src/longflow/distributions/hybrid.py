@@ -24,13 +24,13 @@ class Hybrid(Flow):
     one. Classes are not a context: the density knows none.
     """
 
-    def __init__(self, bijection: Bijection, base: Noise, classes: int, *, squeezes: int = 0) -> None:
-        super().__init__(bijection, base)
+    def __init__(self, bijection: Bijection, base: Noise, classes: int, *, squeezes: int = 0, padding: int = 0) -> None:
+        super().__init__(bijection, base, padding=padding)
         if classes < 2:
             raise UsageError(f"a classifier expects at least 2 classes; {classes} came")
         self.predicts = classes
         self.squeezes = squeezes
-        features = self.shape[0] * 4**squeezes
+        features = base.shape[0] * 4**squeezes
         picture = len(self.shape) == 3
         self.head = nn.Sequential(
             nn.Conv2d(features, HEAD_MAPS, 3, padding=1) if picture else nn.Linear(features, HEAD_MAPS),
@@ -43,13 +43,14 @@ class Hybrid(Flow):
     def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x), (B,), and the logits of p(y | x), (B, K)."""
         self.check_events(x, None)
-        z, log_det = self.bijection(x)
-        return self.base.log_prob(z) + log_det, self._logits(z)
+        lifted, cost = self._augmented(x)
+        z, log_det = self.bijection(lifted)
+        return self.base.log_prob(z) + log_det - cost, self._logits(z)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of p(y | x), (B, K), without the cost of a log-determinant."""
         with values_only():
-            return self._logits(self.bijection(x)[0])
+            return self._logits(self.bijection(self.lift(x))[0])
 
     def predictions(self, z: Tensor) -> dict[str, Tensor]:
         return {"classifier": self._logits(z).argmax(1)}

@@ -4,7 +4,6 @@ from math import prod
 from typing import Any, Literal
 
 from longflow.bijections import Bijection, Chain, Flatten, Squeeze, Under
-from longflow.bijections.memory import Memory
 from longflow.bijections.residual import EXACT_DIMS
 from longflow.bijections.series import Roulette, Series
 from longflow.distributions import Flow, StandardNormal
@@ -44,7 +43,6 @@ def residualflow(
     probes: int = 1,
     evaluation_terms: int = 20,
     exact_dims: int = EXACT_DIMS,
-    memory: Memory = "full",
     context: int = 0,
 ) -> Flow:
     """Residual blocks trained by an unbiased log-determinant, with LipSwish, squeezed between scales.
@@ -78,7 +76,6 @@ def residualflow(
         probes: Probes that are averaged in training.
         evaluation_terms: Terms that are always computed in evaluation, before the roulette.
         exact_dims: Numbers of an event up to which evaluation computes the Jacobian.
-        memory: What the gradient keeps: everything, or each block's input.
         context: Features of a context vector that the branches see; 0 for none.
     """
     vector_or_picture("residualflow", shape)
@@ -94,13 +91,13 @@ def residualflow(
         parts = [*how.stage(inner, blocks, first=first), norm_of(inner)]
         if left > 1:
             parts.append(Under(Squeeze(), stage((4 * inner[0], inner[1] // 2, inner[2] // 2), left - 1, first=False)))
-        return Chain(*parts, memory=memory)
+        return Chain(*parts)
 
     whole = stage(shape, _scales(shape, scales), first=True)
     if linear_blocks and len(shape) == 3:
         vector = (prod(shape),)
         ends = [*how.stage(vector, linear_blocks, first=False, width=linear_width), norm_of(vector)]
-        whole = Chain(whole, Under(Flatten(shape), Chain(*ends, memory=memory)))
+        whole = Chain(whole, Under(Flatten(shape), Chain(*ends)))
     return Flow(whole, StandardNormal(shape), (context,) if context else None)
 
 

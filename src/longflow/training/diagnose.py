@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from longflow.errors import UsageError
+
 
 def offending_layer(model: nn.Module, x: Tensor, context: Tensor | None) -> str:
     """Run the model once more and name the first layer whose output is not finite, else whose gradient is not."""
@@ -13,7 +15,10 @@ def offending_layer(model: nn.Module, x: Tensor, context: Tensor | None) -> str:
     hooks = [module.register_forward_hook(_watch(name, found)) for name, module in model.named_modules()]
     try:
         with torch.no_grad():
-            model(x, context)
+            try:
+                model(x, context)
+            except UsageError:  # labels are no context of a density
+                model(x)
     finally:
         for hook in hooks:
             hook.remove()
