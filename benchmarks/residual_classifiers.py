@@ -131,14 +131,7 @@ def classify(steps, out):
 
 def hybrid(steps, out):
     dataset = load_data(DATA)
-    options = {
-        **OPTIONS,
-        "classes": 10,
-        "roulette": "poisson",
-        "terms": 2,
-        "coefficient": 0.98,
-        "activation": "lipswish",
-    }
+    options = {**OPTIONS, "classes": 10, "roulette": "poisson", "terms": 2}
     dims = dataset.dims
     for name, density, label in (("0", 0.0, 1.0), ("1/D", 1.0, 1.0), ("1", float(dims), 1.0)):
         model, spent = trained(dataset, options, ClassLikelihood(label, density), steps)

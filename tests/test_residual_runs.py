@@ -17,7 +17,7 @@ from longflow.commands.certificate import certificate
 from longflow.commands.check import _trip
 from longflow.commands.evaluate import evaluate
 from longflow.constraints import constrain
-from longflow.errors import UsageError
+from longflow.errors import InversionError, UsageError
 from longflow.models import assemble
 from longflow.nets.lipschitz import LipschitzLayer
 from longflow.objectives import ClassLikelihood, MaximumLikelihood
@@ -72,9 +72,9 @@ def test_estimates_say_how_they_were_had(runs, capsys):
     assert how["bias_bound_bits_per_dim"] == 0
     assert 0 < how["stderr_of_draws_bits_per_dim"] < found["stderr_bits_per_dim"]
     main(["evaluate", str(runs / "estimated"), "-n", "20"])
-    assert (
-        "20 terms and poisson roulette of 2 more on average, 1 gaussian probe(s), 4 draw(s)" in capsys.readouterr().out
-    )
+    told = capsys.readouterr().out
+    assert "20 terms and poisson roulette of 2 more on average, 1 gaussian probe(s), unbiased; mean of 4" in told
+    assert "estimate of a lower bound" in told
 
 
 def test_estimates_agree_with_the_exact_density(runs):
@@ -140,6 +140,36 @@ def test_check_takes_models_that_estimate_and_models_that_do_not_contract(runs, 
     found = answer(capsys, "check", broken, status=1)
     assert found["certificate"]["certified"] is False
     assert answer(capsys, "evaluate", broken)["nats"] < 0
+    assert main(["sample", str(broken)]) == 1
+    assert "were its norms constrained" in capsys.readouterr().err
+
+
+def test_weights_that_were_never_constrained_do_not_decode_in_silence():
+    """Where g is too steep a root of x + g(x) = z need not be the only one: it may be far from x."""
+    torch.manual_seed(0)
+    flow = longflow.build("iresnet", shape=(2,), width=32)
+    x = torch.cat((torch.randn(100, 2) - 4, torch.randn(100, 2) + 4))
+    optimiser = torch.optim.Adam(flow.parameters(), 3e-2)
+    for _ in range(60):
+        optimiser.zero_grad()
+        (-flow.log_prob(x).mean()).backward()
+        optimiser.step()
+    flow.eval()
+    with torch.no_grad(), pytest.raises(InversionError, match="were its norms constrained"):
+        flow.decode(flow.encode(x))
+    constrain(flow)
+    with torch.no_grad():
+        close(flow.decode(flow.encode(x)), x, 1e-3)
+
+
+def test_scores_of_levels_that_fit_the_run(runs, tmp_path, capsys):
+    rows = tmp_path / "rows.npy"
+    np.save(rows, np.random.default_rng(0).integers(0, 17, (4, 1, 8, 8), dtype=np.uint8))
+    out = tmp_path / "scores.csv"
+    assert answer(capsys, "score", runs / "estimated", rows, "--out", out)["n"] == 4
+    assert out.read_text().startswith("log_prob,bits_per_dim,stderr\n")
+    np.save(rows, np.full((4, 1, 8, 8), 30, dtype=np.uint8))
+    assert "levels 17" in refused(capsys, "score", runs / "estimated", rows, "--out", tmp_path / "other.csv")
 
 
 def test_bounds_that_are_too_loose_decide_nothing():

@@ -110,6 +110,8 @@ def train(given: list[str]) -> int:
     settings = Settings(**{f.name: flags[f.name] for f in dataclasses.fields(Settings)})
     recipe = Recipe(**{f.name: flags[f.name] for f in dataclasses.fields(Recipe)})
     run = train_run(name, settings, recipe, options, command=shlex.join(["longflow", "train", *given]))
+    if int(os.environ.get("RANK", "0")) == 0:
+        print("longflow: trained; now the test split and the report", file=sys.stderr, flush=True)
     result = report(str(run.path), device=settings.device) if int(os.environ.get("RANK", "0")) == 0 else {}
     if result:
         _show(result, train_words, as_json=flags["json"])

@@ -49,14 +49,19 @@ def evaluate_words(result: Result) -> str:
     if found:
         ways = {"bayes": "Bayes' rule", "classifier": "the classifier"}
         classes = "; classes found: " + ", ".join(f"{share:.1%} by {ways[way]}" for way, share in found.items())
+    events = f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}"
     if "trained" in result:
-        classes += "; the density was not trained"
+        return f"{events}{classes.replace(';', ':')} (the density beside it was not trained)"
     return (
-        f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}:"
-        f" {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim, {result['nats']:.3f} nats"
-        f" (log-likelihood: {result['likelihood']}{how}; units of the stored data; {result['dtype']};"
-        f" round trip {result['roundtrip_max_abs']:.2g}){classes}"
+        f"{events}: {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim,"
+        f" {result['nats']:.3f} nats (log-likelihood: {_kind(result)}{how}; units of the stored data;"
+        f" {result['dtype']}; round trip {result['roundtrip_max_abs']:.2g}){classes}"
     )
+
+
+def _kind(result: Result) -> str:
+    bounded = result["likelihood"] == "estimate" and result["dequantiser"]
+    return "estimate of a lower bound" if bounded else result["likelihood"]
 
 
 def _log_det_words(how: Mapping[str, Any] | None) -> str:
@@ -64,18 +69,18 @@ def _log_det_words(how: Mapping[str, Any] | None) -> str:
         return ""
     if how["exact"]:
         return ", exact log-determinants"
-    more = (
-        "no roulette" if how["roulette"] == "none" else f"{how['roulette']} roulette of {how['rate']:g} more on average"
-    )
+    none = how["roulette"] == "none"
+    more = "no roulette" if none else f"{how['roulette']} roulette of {how['rate']:g} more on average"
+    bias = f"bias at most {how['bias_bound_bits_per_dim']:.2g} bits/dim" if none else "unbiased"
     return (
-        f", log-determinants from {how['terms']} terms and {more}, {how['probes']} {how['probe']} probe(s),"
-        f" {how['draws']} draw(s), bias at most {how['bias_bound_bits_per_dim']:.2g} bits/dim{_draws_words(how)}"
+        f", log-determinants from {how['terms']} terms and {more}, {how['probes']} {how['probe']} probe(s), {bias};"
+        f" mean of {how['draws']} such draw(s){_draws_words(how)}"
     )
 
 
 def _draws_words(how: Mapping[str, Any]) -> str:
     error = how["stderr_of_draws_bits_per_dim"]
-    return "" if error is None else f", ± {error:.2g} between draws of all noise"
+    return "" if error is None else f", ± {error:.2g} between them"
 
 
 def check_words(result: Result) -> str:

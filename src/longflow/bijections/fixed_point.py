@@ -17,6 +17,7 @@ HISTORY = 5
 RIDGE = 1e-10
 ROUNDINGS = 16
 STALLED = 30
+SLACK = 1.02
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def solve(step: Step, start: Tensor, z: Tensor, slope: float, how: FixedPoint) -
     """Return the fixed points x = step(x) = z - g(x) of a batch, and the iterations that each row took, (B,).
 
     Raises InversionError, naming rows and errors, where `how.most` iterations do not do, where none brings a row
-    nearer, or where x is no longer finite.
+    nearer, where x is no longer finite, or where g is seen to be steeper than `slope`.
     """
     answer, counts = start.clone(), torch.zeros(len(start), dtype=torch.long, device=start.device)
     work = _Rows(step, start, accelerate=how.accelerate)
@@ -63,19 +64,21 @@ def solve(step: Step, start: Tensor, z: Tensor, slope: float, how: FixedPoint) -
         length, size = work.norms()
         allowed = tolerance * (size.clamp_min(1) if how.tolerance is None else 1)
         rounding = ROUNDINGS * torch.finfo(start.dtype).eps * (size + scale[work.rows] + 1)
+        work.note_steep(slope, rounding)
         stalled = work.stalled >= STALLED
         done = (factor * length <= allowed) | (length <= torch.where(stalled, STALLED * rounding, rounding))
-        done &= (size + length).isfinite()
-        lost = ~(size + length).isfinite() | stalled
+        done &= (size + length).isfinite() & ~work.steep
+        lost = ~(size + length).isfinite() | stalled | work.steep
         over = done | lost | (count == how.most)
         if bool(over.any()):
             answer[work.rows[over]] = work.value()[over]
             counts[work.rows[over]] = count
             work.fail(over & ~done, factor * length, count)
+            work.met_steep |= bool(work.steep.any())
             work.keep(~over)
         work.advance()
     if work.failed:
-        raise _failure(work.failed)
+        raise _failure(work.failed, steep=work.met_steep)
     return answer, counts
 
 
@@ -92,6 +95,9 @@ class _Rows:
         self.slow = torch.zeros(len(start), dtype=torch.bool, device=start.device)
         self.stalled = torch.zeros(len(start), dtype=torch.long, device=start.device)
         self.best = torch.full((len(start),), torch.inf, dtype=start.dtype, device=start.device)
+        self.steep = torch.zeros_like(self.slow)
+        self.met_steep = False
+        self.before = (start, self.residual)
         self.failed: list[tuple[int, float, int]] = []
 
     def norms(self) -> tuple[Tensor, Tensor]:
@@ -109,9 +115,16 @@ class _Rows:
 
     def keep(self, which: Tensor) -> None:
         """Go on with these rows only."""
-        for name in ("rows", "x", "residual", "slow", "stalled", "best"):
+        for name in ("rows", "x", "residual", "slow", "stalled", "best", "steep"):
             setattr(self, name, getattr(self, name)[which])
+        self.before = (self.before[0][which], self.before[1][which])
         self.xs, self.residuals = [a[which] for a in self.xs], [a[which] for a in self.residuals]
+
+    def note_steep(self, slope: float, rounding: Tensor) -> None:
+        """Note rows at which g changed by more than its slope allows: a root of such a g need not be the only one."""
+        x, residual = self.before
+        change = _length(self.x + self.residual - x - residual)
+        self.steep = self.steep | (change > SLACK * slope * _length(self.x - x) + rounding)
 
     def advance(self) -> None:
         """Take a step: Picard's, or Anderson's for slow rows where it makes the residual shorter."""
@@ -128,6 +141,7 @@ class _Rows:
             if bool(worse.any()):
                 tried = torch.where(_wide(worse, plain), plain, tried)
                 residual[worse] = self.step(tried[worse], self.rows[worse]) - tried[worse]
+        self.before = (self.x, self.residual)
         self.x, self.residual = tried, residual
         after = _length(residual)
         self.slow = self.slow | (after > SLOW * before)
@@ -156,12 +170,13 @@ def _wide(which: Tensor, x: Tensor) -> Tensor:
     return which.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def _failure(failed: list[tuple[int, float, int]]) -> InversionError:
+def _failure(failed: list[tuple[int, float, int]], *, steep: bool) -> InversionError:
     failed = sorted(failed)
     shown = ", ".join(f"{row} (error up to {error:.2g} after {count} iterations)" for row, error, count in failed[:5])
     more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
     return InversionError(
-        f"the inverse did not converge for row(s) {shown}{more} of the batch",
+        f"the inverse did not converge for row(s) {shown}{more} of the batch"
+        + ("; a branch is steeper than its bound: were its norms constrained after each step?" if steep else ""),
         [row for row, _, _ in failed],
         [error for _, error, _ in failed],
     )

@@ -85,7 +85,7 @@ def labels_to_draw(model: Flow | Dequantised, label: int | None, n: int) -> torc
     classes = model.base.classes
     if not classes:
         if label is not None:
-            raise UsageError("the run's model has no classes; --label needs one trained with --classes")
+            raise UsageError("the run's density knows no classes; --label needs a prior of classes (glow --classes)")
         return None
     if label is not None and not 0 <= label < classes:
         raise UsageError(f"expected --label of 0 to {classes - 1}; {label} came")

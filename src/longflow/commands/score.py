@@ -31,7 +31,7 @@ def score(
 
     Args:
         run: A run directory.
-        file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data.
+        file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data; levels that fit are the run's.
         importance_samples: Draws of the dequantiser for each row; more tighten the bound.
         seed: Seed of the draws.
         out: Table to write (.csv); by default FILE-scores.csv in the run directory.
@@ -43,7 +43,9 @@ def score(
         raise UsageError(f"expected --out to be a new .csv file; '{path}' came")
     check_samples(model, importance_samples)
     content = read(file)
-    check_like(folder, content.rows.shape[1:], content.levels, content.columns, file)
+    own = folder.config()["levels"]
+    fits = content.levels is not None and own is not None and len(content.rows) > 0 and content.rows.max() < own
+    check_like(folder, content.rows.shape[1:], own if fits else content.levels, content.columns, file)
     drawn = drawn_likelihoods(model, content.rows, samples=importance_samples, seed=seed)
     nats = drawn.mean(0)
     columns = {"log_prob": nats, "bits_per_dim": bits_per_dim(torch.from_numpy(nats), model.dims).numpy()}

@@ -51,10 +51,11 @@ def iresnet(
     is normal with a learned mean and deviation of every number.
 
     The paper trains on a series that is cut after `terms`, hence biased, and so is this by default; with a roulette it
-    is unbiased. Evaluation is exact up to `exact_dims` numbers in an event, and else unbiased, whatever training was.
-    With classes it is the paper's classifier of the latent beside the density: `--density-weight 0` trains the
-    classifier alone. The presets are the paper's for CIFAR-10 and MNIST, its code's for CIFAR-10 ("script"), and its
-    2-D toys'. Normalisation before the classifier is by groups, where the paper's is of batches.
+    is unbiased, and for events of at most 3 numbers exact. Evaluation is exact up to `exact_dims` numbers in an event,
+    and else unbiased, whatever training was. With classes it is the paper's classifier of the latent beside the
+    density: `--density-weight 0` trains the classifier alone. The presets are the paper's for CIFAR-10 and MNIST, its
+    code's for CIFAR-10 ("script"), and its 2-D toys'. Normalisation before the classifier is by groups, where the
+    paper's is of batches.
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.

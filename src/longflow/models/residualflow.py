@@ -52,7 +52,8 @@ def residualflow(
     blocks, which see all of it. For vectors there is one scale, of fully connected branches. The paper's first
     bijection is the logit (`--preprocess logit`), its prior the standard normal.
 
-    Training estimates the log-determinant by `terms` and a roulette, with Neumann's gradient; evaluation is exact up to
+    Training estimates the log-determinant by `terms` and a roulette, with Neumann's gradient (for events of at most 3
+    numbers it is exact); evaluation is exact up to
     `exact_dims` numbers in an event, and else unbiased with `evaluation_terms` and the same roulette. The presets are
     the paper's, and its code's 2-D toys ("toy").
 

@@ -17,8 +17,8 @@ from longflow.errors import UsageError, choose
 SWISH_SLOPE = 1.1
 """More than the largest slope of swish, 1.0998, whatever β: the slope depends on βx alone."""
 
-TIGHT, MANY = 1e-7, 2000
-"""Relative change and number of iterations at which the norm of a validated layer is taken."""
+TIGHT, MANY, MARGIN = 1e-7, 2000, 1e-4
+"""Relative change and number of iterations at which the norm of a kept layer is taken, and what is added to it."""
 
 MOST_ROWS = 1024
 """Inputs or outputs of a convolution up to which its norm is computed, not bounded."""
@@ -138,7 +138,7 @@ class LipschitzLayer(Constrained):
         """Shrink W where it is too large, by ‖W‖ itself where that is cheap, else by an iteration from a new start."""
         self.vector.copy_(self._start())
         norm, exact = self.norm_bound() if self.weight.dim() == 2 else (0.0, False)
-        norm = norm if exact else self.iterate(TIGHT, MANY)
+        norm = norm if exact else self.iterate(TIGHT, MANY) * (1 + MARGIN)
         self.weight.mul_(min(1.0, self.coefficient / norm) if norm > 0 else 1.0)
 
     def _start(self) -> Tensor:
