@@ -17,7 +17,7 @@ HISTORY = 5
 RIDGE = 1e-10
 ROUNDINGS = 16
 STALLED = 30
-SLACK = 1.02
+SLACK, SLACK_ROUNDINGS = 1.02, 10
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Rows:
         """Note rows at which g changed by more than its slope allows: a root of such a g need not be the only one."""
         x, residual = self.before
         change = _length(self.x + self.residual - x - residual)
-        self.steep = self.steep | (change > SLACK * slope * _length(self.x - x) + rounding)
+        self.steep = self.steep | (change > SLACK * slope * _length(self.x - x) + SLACK_ROUNDINGS * rounding)
 
     def advance(self) -> None:
         """Take a step: Picard's, or Anderson's for slow rows where it makes the residual shorter."""

@@ -77,7 +77,7 @@ class Residual(Bijection):
         return [m for m in self.branch.modules() if isinstance(m, LipschitzLayer)]
 
     def root(self, z: Tensor, context: Tensor | None = None, how: FixedPoint | None = None) -> tuple[Tensor, Tensor]:
-        """Return f⁻¹(z), without a gradient, and the evaluations of the branch that each row took, (B,)."""
+        """Return f⁻¹(z), without a gradient, and the iterations that each row took, (B,)."""
 
         def step(x: Tensor, rows: Tensor) -> Tensor:
             return z[rows] - self._branch(x, None if context is None else context[rows])
