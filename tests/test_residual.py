@@ -262,6 +262,26 @@ def test_the_estimate_and_its_gradient_are_unbiased(case, roulette, probe):
     within(torch.stack(gradients), torch.cat([g.flatten() for g in expected]))
 
 
+@pytest.mark.parametrize("roulette", ["poisson", "geometric"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_roulette_makes_up_for_what_it_leaves_out(roulette, sign):
+    """A branch so steep, and a series so short, that terms without their weights would be seen to lack."""
+    torch.manual_seed(0)
+    branch = Linear(4, 0.6, sign).double()
+    block = residual(branch, (4,), training=Series(terms=1, roulette=roulette, rate=1.0))
+    x = torch.randn(1, 4, dtype=torch.float64).expand(16, 4)
+    values, gradients = [], []
+    for _ in range(2000):
+        log_det = block(x)[1].mean()
+        gradients.append(torch.autograd.grad(log_det, branch.weight)[0].flatten())
+        values.append(log_det.detach())
+    exact = exact_of(branch, x[:1])
+    within(torch.stack(values), exact[0])
+    within(torch.stack(gradients), torch.autograd.grad(exact.sum(), branch.weight)[0].flatten())
+    left_out = (0.5 if roulette == "geometric" else math.exp(-1)) * branch.weight.square().sum() / 2
+    assert left_out > 6 * torch.stack(values).std() / math.sqrt(2000)
+
+
 def within(draws, exact):
     """Assert that means agree with exact values to their standard errors, and that these are small enough to tell."""
     error = draws.std(0) / math.sqrt(len(draws))
