@@ -74,7 +74,7 @@ class ClassLikelihood:
 
     `model.joint(x, classes)` must return log-likelihoods, (B,), and logits, (B, K): log p(x | class) and an auxiliary
     classifier's, for a prior of classes (Glow's code: weights 1 and 0.01); log p(x) and log p(class | x), for a hybrid,
-    whose λ (Chen et al. 2019, eq. 14) is density_weight / (D · weight). Without the density, `model.logits(x)` must
+    whose λ (Chen et al. 2019) is density_weight / (D · weight). Without the density, `model.logits(x)` must
     return logits.
     """
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from longflow.bijections.bijection import Bijection, Example, no_log_det
 from longflow.bijections.fixed_point import FixedPoint, solve
-from longflow.bijections.series import Series, estimated, jacobian, jacobian_step_by_step, log_det_of
+from longflow.bijections.series import Series, estimated, jacobian, log_det_of
 from longflow.errors import UsageError
 from longflow.nets.contraction import Branch, Contraction, DenseContraction, conv_layers, linear_layers
 from longflow.nets.lipschitz import CLipSwish, LipschitzLayer, LipSwish
@@ -96,17 +96,10 @@ class Residual(Bijection):
         if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
             with torch.inference_mode(mode=False), torch.no_grad():
                 return self._change(x.clone(), None if context is None else context.clone())
-
-        def branch(point: Tensor) -> Tensor:
-            return self._branch(point, context)
-
         if self.dims > (EXACT_IN_TRAINING if self.training else self.exact_dims):
             series = self.series if self.training else self.evaluation
             return estimated(self._branch, x, context, self.branch, series)
-        if self.training:
-            value, jacobians = jacobian_step_by_step(branch, x, with_gradient=torch.is_grad_enabled())
-        else:
-            value, jacobians = jacobian(branch, x)
+        value, jacobians = jacobian(lambda point: self._branch(point, context), x)
         return value, log_det_of(jacobians)
 
     def _attached(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:

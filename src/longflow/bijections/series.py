@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from longflow.errors import UsageError, choose
+from longflow.nets.lipschitz import Pull
 
 Branch = Callable[[Tensor, Tensor | None], Tensor]
-Pull = Callable[[Tensor], tuple[Tensor]]
 Probe = Callable[[Tensor], Tensor]
 Roulette = Literal["poisson", "geometric", "none"]
 Gradient = Literal["neumann", "series"]
@@ -209,22 +209,6 @@ def jacobian(branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Ten
     basis = torch.eye(dims, dtype=x.dtype, device=x.device).reshape(dims, 1, *x.shape[1:]).expand(dims, *x.shape)
     rows = torch.func.vmap(lambda e: pull(e)[0], chunk_size=_at_once(x))(basis)
     return value, rows.reshape(dims, len(x), dims).transpose(0, 1)
-
-
-def jacobian_step_by_step(
-    branch: Callable[[Tensor], Tensor], x: Tensor, *, with_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the same as `jacobian`, by D passes of plain autograd, as checkpoints need it."""
-    with torch.enable_grad():
-        point = x if x.requires_grad else x.detach().requires_grad_()
-        value = branch(point)
-        units = torch.eye(prod(x.shape[1:]), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
-        rows = [
-            torch.autograd.grad(value, point, e.expand_as(value), retain_graph=True, create_graph=with_gradient)[0]
-            for e in units
-        ]
-        stacked = torch.stack([row.flatten(1) for row in rows], 1)
-    return (value, stacked) if with_gradient else (value.detach(), stacked.detach())
 
 
 def log_det_of(jacobians: Tensor) -> Tensor:

@@ -55,9 +55,8 @@ class Flow(Distribution):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
         ours, bases = self._contexts(context)
-        lifted, cost = self._augmented(x)
-        z, log_det = self.bijection(lifted, ours)
-        return self.base.log_prob(z, bases) + log_det - cost
+        z, gain = self._latent(x, ours)
+        return self.base.log_prob(z, bases) + gain
 
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
         return averaged(self.log_prob, x, context, samples if self.padding else 1)
@@ -98,18 +97,19 @@ class Flow(Distribution):
         """Return events with noughts for the padding, as `encode` sees them, (B, *latent_shape)."""
         return torch.cat((x, x.new_zeros(len(x), self.padding, *x.shape[2:])), 1) if self.padding else x
 
-    def _augmented(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Return events with noise for the padding, and the log-density of that noise."""
+    def _latent(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the latent of x, with noise for the padding, and log|det| less the log-density of that noise."""
         if not self.padding:
-            return x, 0.0
+            return self.bijection(x, context)
         noise = x.new_empty(len(x), self.padding, *x.shape[2:]).normal_()
-        return torch.cat((x, noise), 1), self._cost(noise)
+        z, log_det = self.bijection(torch.cat((x, noise), 1), context)
+        return z, log_det - self._cost(noise)
 
     def _cost(self, noise: Tensor) -> Tensor:
         return total(-0.5 * noise.square() - HALF_LOG_2PI)
 
     def _cut(self, lifted: Tensor) -> Tensor:
-        return lifted[:, : self.shape[0]] if self.padding else lifted
+        return lifted[:, : self.shape[0]]
 
     def preprocess(self, first: Bijection) -> None:
         """Put a bijection of the data before all others, in place; the rest goes on seeing what that one returns."""
@@ -125,8 +125,8 @@ class Flow(Distribution):
     def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x | class), (B,), and the auxiliary classifier's logits, (B, K), for a base of classes."""
         self.check_events(x, classes)
-        z, log_det = self.bijection(x)
-        return self.base.log_prob(z, classes) + log_det, cast(ClassNormal, self.base).classify(z)
+        z, gain = self._latent(x)
+        return self.base.log_prob(z, classes) + gain, cast(ClassNormal, self.base).classify(z)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of p(y | x), (B, K), for a model with a classifier beside the density (`Hybrid`)."""

@@ -17,7 +17,7 @@ GROUPS = 32
 
 
 class Hybrid(Flow):
-    """p(x) by a flow, and p(y | x) of K classes by a head on its latent z = f(x) (Chen et al. 2019, section 4.3).
+    """p(x) by a flow, and p(y | x) of K classes by a head on its latent z = f(x) (the hybrids of Chen et al. 2019).
 
     The head squeezes a picture's latent as often as the flow did, convolves it (3×3, 256 maps), normalises by groups,
     rectifies, averages over space and maps linearly to logits; of a vector, it is a layer of 256 units and a linear
@@ -43,9 +43,8 @@ class Hybrid(Flow):
     def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x), (B,), and the logits of p(y | x), (B, K)."""
         self.check_events(x, None)
-        lifted, cost = self._augmented(x)
-        z, log_det = self.bijection(lifted)
-        return self.base.log_prob(z) + log_det - cost, self._logits(z)
+        z, gain = self._latent(x)
+        return self.base.log_prob(z) + gain, self._logits(z)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of p(y | x), (B, K), without the cost of a log-determinant."""

@@ -108,8 +108,8 @@ class LipschitzLayer(Constrained):
             self.weight.mul_(min(1.0, coefficient / self.torus_bound()))
 
     @abstractmethod
-    def operator(self, v: Tensor) -> Tensor:
-        """Return W v, of shape (B, *outputs), for v of shape (B, *inputs)."""
+    def operator(self, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return W v, of shape (B, *outputs), for v of shape (B, *inputs), plus a bias for each feature."""
 
     def adjoint(self) -> Pull:
         """Return the map u ↦ (Wᵀ u,) for u of shape (1, *outputs), derived from `operator`."""
@@ -165,7 +165,7 @@ class LipschitzLayer(Constrained):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return W x + bias."""
-        return self.operator(x) + self.bias.reshape(-1, *[1] * (x.dim() - 2))
+        return self.operator(x, self.bias)
 
 
 class LipschitzLinear(LipschitzLayer):
@@ -174,15 +174,11 @@ class LipschitzLinear(LipschitzLayer):
     def __init__(self, features_in: int, features_out: int, coefficient: float) -> None:
         super().__init__(_init((features_out, features_in), features_in), coefficient, (features_out,))
 
-    def operator(self, v: Tensor) -> Tensor:
-        return F.linear(v, self.weight)
+    def operator(self, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(v, self.weight, bias)
 
     def adjoint(self) -> Pull:
         return lambda u: (u @ self.weight,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return W x + bias."""
-        return F.linear(x, self.weight, self.bias)
 
     def inputs(self) -> tuple[int, ...]:
         return (self.weight.shape[1],)
@@ -216,18 +212,11 @@ class LipschitzConv(LipschitzLayer):
         weight = _init((channels_out, channels_in, side, side), channels_in * side**2)
         super().__init__(weight, coefficient, (channels_out, *self._probed(side)))
 
-    def operator(self, v: Tensor) -> Tensor:
+    def operator(self, v: Tensor, bias: Tensor | None = None) -> Tensor:
         margin = self.weight.shape[2] // 2
         if margin and self.periodic:
-            return F.conv2d(F.pad(v, (margin,) * 4, mode="circular"), self.weight)
-        return F.conv2d(v, self.weight, padding=margin)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return W x + bias."""
-        margin = self.weight.shape[2] // 2
-        if margin and self.periodic:
-            return super().forward(x)
-        return F.conv2d(x, self.weight, self.bias, padding=margin)
+            return F.conv2d(F.pad(v, (margin,) * 4, mode="circular"), self.weight, bias)
+        return F.conv2d(v, self.weight, bias, padding=margin)
 
     def inputs(self) -> tuple[int, ...]:
         return self.weight.shape[1], *self._probed(self.weight.shape[2])
