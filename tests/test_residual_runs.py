@@ -347,6 +347,7 @@ def test_training_takes_up_where_it_stopped_bit_by_bit():
     [
         (["--coefficient", "1.0"], "0 < coefficient < 1"),
         (["--coefficient", "0"], "0 < coefficient < 1"),
+        (["--activation", "swish"], "1.0998: it is no contraction; use 'lipswish'"),
         (["--terms", "0"], "terms >= 1"),
         (["--rate", "0"], "rate > 0"),
         (["--blocks", "0"], "blocks >= 1"),

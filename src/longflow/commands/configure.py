@@ -115,6 +115,11 @@ def configuration(
     }
 
 
+def classifier_alone(config: Mapping[str, Any]) -> bool:
+    """Return whether a run trains no density, only the classifier beside it."""
+    return config.get("density_weight") == 0
+
+
 def check_labels(classes: int, dataset: Dataset) -> None:
     """Raise UsageError unless the data have labels 0 to classes - 1; classes 0 stands for a model without."""
     if not classes:

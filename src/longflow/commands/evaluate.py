@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from longflow.bijections import Residual
+from longflow.commands.configure import classifier_alone
 from longflow.data import Dataset
 from longflow.data import load as load_data
 from longflow.distributions import Dequantised, Flow
@@ -103,7 +104,7 @@ def measure(
     labels = dataset.labels if model.density.predicts else None
     return {
         "model": run.config()["model"],
-        **({"trained": "classifier alone"} if run.config().get("density_weight") == 0 else {}),
+        **({"trained": "classifier alone"} if classifier_alone(run.config()) else {}),
         "data": dataset.name,
         "data_sha256": dataset.sha256,
         "split": split,

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from longflow.commands.configure import classifier_alone
 from longflow.training import Batches, Progress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -32,7 +33,7 @@ def names_of(config: Mapping[str, Any]) -> Names:
     """Return the names for a run: with classes its training loss is no likelihood, nor is a classifier's validation."""
     if not config["options"].get("classes"):
         return Names("train_bits_per_dim", "validation_bits_per_dim", "bits/dim")
-    if config.get("density_weight") == 0:
+    if classifier_alone(config):
         return Names("train_loss", "validation_cross_entropy", "bits a label")
     return Names("train_loss", "validation_bits_per_dim", "bits/dim")
 

@@ -10,6 +10,7 @@ import torch
 from longflow import figures
 from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
 from longflow.bijections import Learned, Scale
+from longflow.commands.configure import classifier_alone
 from longflow.commands.draw import draw, kind_of
 from longflow.commands.evaluate import dataset_of, measure, standard_error
 from longflow.commands.gallery import edit_sections, image_sections, known_attributes
@@ -63,7 +64,7 @@ def report(
     result = {
         **measure(folder, model, dataset),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "baselines": {} if config.get("density_weight") == 0 else baselines(dataset),
+        "baselines": {} if classifier_alone(config) else baselines(dataset),
     }
     write_json(folder.report_file, result)
     sections = [_likelihood(folder, result), *_pictures(folder, model, dataset, known), _how(config)]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from longflow.adaptive import has_statistics
 from longflow.bijections import Standardise, adapt, settle
-from longflow.commands.configure import Settings, configuration, default_out
+from longflow.commands.configure import Settings, classifier_alone, configuration, default_out
 from longflow.commands.evaluate import classified, fixed_draws, log_likelihoods, standard_error
 from longflow.commands.progress import Bar, names_of
 from longflow.constraints import tighten
@@ -62,7 +62,7 @@ def train_run(name: str, settings: Settings, recipe: Recipe, options: Mapping[st
     with processes(device) as rank:
         run = Run(settings.out or default_out(name, settings.data))
         check_batches(model, recipe.batch)
-        check_classifier(model, settings.density_weight)
+        check_classifier(model, config)
         agreed(rank, lambda: _open(run, config, resume=settings.resume))
         trainer = Trainer(run, config, dataset, model.to(device), rank)
         if settings.resume and run.checkpoint_file.is_file():
@@ -117,9 +117,9 @@ def check_batches(model: torch.nn.Module, batch: int) -> None:
         )
 
 
-def check_classifier(model: Flow | Dequantised, density_weight: float) -> None:
+def check_classifier(model: Flow | Dequantised, config: Mapping[str, Any]) -> None:
     """Raise UsageError where nothing would be trained: a weight of 0 for a density that has no classifier beside it."""
-    if density_weight == 0 and not isinstance(model.density, Hybrid):
+    if classifier_alone(config) and not isinstance(model.density, Hybrid):
         raise UsageError("--density-weight 0 expects a model with a classifier beside its density, such as iresnet")
 
 
@@ -250,7 +250,7 @@ class Trainer:
     def _measured(self, model: Flow | Dequantised) -> dict[str, float]:
         """Return what a model is worth on validation rows: bits/dim or, for a classifier alone, its cross-entropy."""
         rows = self.dataset.split("validation")
-        if self.config["density_weight"] == 0:
+        if classifier_alone(self.config):
             assert self.dataset.labels is not None
             return classified(model, rows, self.dataset.labels["validation"], self.config["seed"])
         if model.density.bijection.estimates:

@@ -5,13 +5,16 @@ from math import prod
 
 from longflow.bijections import Affine, Bijection, Learned, Residual
 from longflow.bijections.series import Series
+from longflow.errors import choose
 from longflow.nets import Contraction, DenseContraction, conv_layers, linear_layers
 from longflow.nets.lipschitz import activation_of
 
+BORDERS = ("zeros", "periodic")
+MOST_SCALES = 3
 EVALUATION_RATE = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Blocks:
     """How residual blocks are made; the builders' docstrings say what the numbers mean."""
 
@@ -25,6 +28,9 @@ class Blocks:
     evaluation_terms: int
     exact_dims: int
     context: int
+
+    def __post_init__(self) -> None:
+        choose("border", self.border, BORDERS)
 
     def residual(self, shape: tuple[int, ...], *, preactivate: bool, width: int | None = None) -> Residual:
         """Return one block for events of `shape`, (D,) or (C, H, W)."""

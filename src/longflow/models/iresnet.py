@@ -6,12 +6,9 @@ from longflow.bijections import Affine, Bijection, Chain, FactorOut, Learned, Sq
 from longflow.bijections.residual import EXACT_DIMS
 from longflow.bijections.series import Roulette, Series
 from longflow.distributions import Flow, Hybrid, StandardNormal
-from longflow.errors import UsageError, choose
-from longflow.models.blocks import Blocks
+from longflow.errors import UsageError
+from longflow.models.blocks import MOST_SCALES, Blocks
 from longflow.models.checks import at_least, scales_of, vector_or_picture
-
-BORDERS = ("zeros", "periodic")
-MOST_SCALES = 3
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cifar10": {"scales": 3, "blocks": 32, "width": 512},
@@ -30,7 +27,7 @@ def iresnet(
     width: int = 64,
     depth: int = 2,
     coefficient: float = 0.9,
-    activation: Literal["elu", "lipswish", "clipswish"] = "elu",
+    activation: str = "elu",
     growth: int = 0,
     border: Literal["zeros", "periodic"] = "zeros",
     terms: int = 5,
@@ -64,7 +61,7 @@ def iresnet(
         width: Maps (or units) of a branch's hidden layers.
         depth: Hidden layers of a branch.
         coefficient: Largest spectral norm of a layer, below 1; the slope of a branch is at most its power.
-        activation: Of slope at most 1; clipswish doubles what follows it.
+        activation: Of slope at most 1: elu, lipswish, or clipswish, which doubles what follows it.
         growth: Features that each layer of a densely connected branch adds (i-DenseNet), in place of width; 0 for none.
         border: What convolutions see beyond the border.
         terms: Terms of a training log-determinant's series that are always computed.
@@ -82,13 +79,20 @@ def iresnet(
     vector_or_picture("iresnet", shape)
     at_least("iresnet", 1, blocks=blocks, width=width, depth=depth, scales=scales)
     at_least("iresnet", 0, classes=classes, context=context, growth=growth, exact_dims=exact_dims, padding=padding)
-    choose("border", border, BORDERS)
     if classes and context:
         raise UsageError("iresnet expects classes or context, not both")
     how = Blocks(
-        width, depth, coefficient, activation, growth, border, Series(terms, roulette, rate, probes, probe),
-        evaluation_terms, exact_dims, context,
-    )  # fmt: skip
+        width=width,
+        depth=depth,
+        coefficient=coefficient,
+        activation=activation,
+        growth=growth,
+        border=border,
+        series=Series(terms, roulette, rate, probes, probe),
+        evaluation_terms=evaluation_terms,
+        exact_dims=exact_dims,
+        context=context,
+    )
 
     def scale(outer: tuple[int, ...], left: int, *, first: bool) -> Bijection:
         inner = (4 * outer[0], outer[1] // 2, outer[2] // 2)

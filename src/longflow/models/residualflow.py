@@ -7,12 +7,9 @@ from longflow.bijections import Bijection, Chain, Flatten, Squeeze, Under
 from longflow.bijections.residual import EXACT_DIMS
 from longflow.bijections.series import Roulette, Series
 from longflow.distributions import Flow, StandardNormal
-from longflow.errors import UsageError, choose
-from longflow.models.blocks import Blocks, norm_of
+from longflow.errors import UsageError
+from longflow.models.blocks import MOST_SCALES, Blocks, norm_of
 from longflow.models.checks import at_least, scales_of, vector_or_picture
-from longflow.models.iresnet import BORDERS
-
-MOST_SCALES = 3
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cifar10": {"scales": 3, "blocks": 16, "width": 512, "linear_blocks": 4},
@@ -31,7 +28,7 @@ def residualflow(
     width: int = 64,
     depth: int = 2,
     coefficient: float = 0.98,
-    activation: Literal["elu", "lipswish", "clipswish"] = "lipswish",
+    activation: str = "lipswish",
     growth: int = 0,
     border: Literal["zeros", "periodic"] = "zeros",
     linear_blocks: int = 0,
@@ -53,9 +50,8 @@ def residualflow(
     bijection is the logit (`--preprocess logit`), its prior the standard normal.
 
     Training estimates the log-determinant by `terms` and a roulette, with Neumann's gradient (for events of at most 3
-    numbers it is exact); evaluation is exact up to
-    `exact_dims` numbers in an event, and else unbiased with `evaluation_terms` and the same roulette. The presets are
-    the paper's, and its code's 2-D toys ("toy").
+    numbers it is exact); evaluation is exact up to `exact_dims` numbers in an event, and else unbiased with
+    `evaluation_terms` and the same roulette. The presets are the paper's, and its code's 2-D toys ("toy").
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
@@ -65,7 +61,7 @@ def residualflow(
         width: Maps (or units) of a branch's hidden layers.
         depth: Hidden layers of a branch.
         coefficient: Largest spectral norm of a layer, below 1; the slope of a branch is at most its power.
-        activation: Of slope at most 1; clipswish doubles what follows it.
+        activation: Of slope at most 1: elu, lipswish, or clipswish, which doubles what follows it.
         growth: Features that each layer of a densely connected branch adds (i-DenseNet), in place of width; 0 for none.
         border: What convolutions see beyond the border.
         linear_blocks: Fully connected blocks at the end of a picture's flow.
@@ -82,11 +78,18 @@ def residualflow(
     vector_or_picture("residualflow", shape)
     at_least("residualflow", 1, blocks=blocks, width=width, depth=depth, linear_width=linear_width)
     at_least("residualflow", 0, context=context, growth=growth, linear_blocks=linear_blocks, exact_dims=exact_dims)
-    choose("border", border, BORDERS)
     how = Blocks(
-        width, depth, coefficient, activation, growth, border, Series(terms, roulette, rate, probes, probe),
-        evaluation_terms, exact_dims, context,
-    )  # fmt: skip
+        width=width,
+        depth=depth,
+        coefficient=coefficient,
+        activation=activation,
+        growth=growth,
+        border=border,
+        series=Series(terms, roulette, rate, probes, probe),
+        evaluation_terms=evaluation_terms,
+        exact_dims=exact_dims,
+        context=context,
+    )
 
     def stage(inner: tuple[int, ...], left: int, *, first: bool) -> Bijection:
         parts = [*how.stage(inner, blocks, first=first), norm_of(inner)]
