@@ -11,10 +11,11 @@ import sys
 
 import torch
 
-from longflow.commands.evaluate import batches_of, dataset_of, log_likelihoods, standard_error
+from longflow.commands.evaluate import batches_of, dataset_of, log_likelihoods
 from longflow.models import load
 from longflow.runs import Run
 from longflow.training.device import prepare
+from longflow.units import standard_error
 
 
 def essay_loss(model, rows):

@@ -21,7 +21,7 @@ import longflow
 from longflow.bijections import Residual, adapt
 from longflow.bijections.fixed_point import FixedPoint
 from longflow.commands.certificate import certificate
-from longflow.commands.evaluate import log_likelihoods, standard_error
+from longflow.commands.evaluate import log_likelihoods
 from longflow.constraints import tighten
 from longflow.data import load as load_data
 from longflow.errors import InversionError
@@ -30,7 +30,7 @@ from longflow.nets.lipschitz import LipschitzLayer
 from longflow.objectives import ClassLikelihood
 from longflow.training import Batches, Recipe, State, train
 from longflow.training.device import prepare
-from longflow.units import bits_per_dim
+from longflow.units import bits_per_dim, standard_error
 from longflow.values import values_only
 
 OPTIONS = {"scales": 2, "blocks": 4, "width": 64}

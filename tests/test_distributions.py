@@ -16,11 +16,13 @@ from longflow.distributions import (
     Distribution,
     Flow,
     GaussianMixture,
+    NormalMixture,
     StandardLogistic,
     StandardNormal,
     Uniform,
 )
 from longflow.errors import UsageError
+from longflow.families import VAE, VampPrior
 from longflow.nets import MLP
 from longflow.units import bits_per_dim
 
@@ -40,7 +42,21 @@ def case(request):
 
 def classes(case, n):
     """The case's context for n rows."""
-    return None if case.context is None else case.context.expand(n)
+    if case.context is None:
+        return None
+    like = next(case.distribution.parameters(), torch.zeros((), dtype=torch.float64))
+    own = case.context.to(like) if case.context.is_floating_point() else case.context
+    return own.expand(n, *own.shape)
+
+
+def points(case, dims, some):
+    """Every event of a distribution of levels, or a grid of all others; and the volume about each."""
+    model = case.distribution
+    if model.levels:
+        x = torch.cartesian_prod(*[torch.arange(model.levels, dtype=torch.float64)] * dims)
+        return x.reshape(-1, *model.shape), 1.0
+    x, volume = grid(case.box, dims, some)
+    return x.reshape(-1, *model.shape), volume
 
 
 def grid(box, dims, points):
@@ -60,7 +76,13 @@ def test_integrates_to_one_over_the_whole_line(case):
         inside = ((y >= 0) & (y < model.levels)).all(1).double().mean()
         assert nats.exp().sum().item() == pytest.approx(inside.item(), abs=0.02)
         return
-    x, volume = grid(case.box, model.dims, 1200 if model.dims == 2 else 20000)
+    if isinstance(model, VAE):
+        x, volume = grid((-8, 8), 2, 50)
+        with torch.no_grad():
+            mass = model.bound(x, samples=3000).exp().sum().item() * volume
+        assert mass == pytest.approx(1, abs=0.04)
+        return
+    x, volume = points(case, model.dims, 1200 if model.dims == 2 else 20000)
     with torch.no_grad():
         mass = model.log_prob(x, classes(case, len(x))).exp().sum().item() * volume
     assert mass == pytest.approx(1, abs=NORMALISED)
@@ -69,9 +91,9 @@ def test_integrates_to_one_over_the_whole_line(case):
 def test_samples_agree_with_log_prob(case):
     """The mean of log p over samples is minus the entropy, which the grid gives too."""
     model = case.distribution
-    if isinstance(model, Dequantised):
+    if isinstance(model, (Dequantised, VAE)):
         return
-    x, volume = grid(case.box, model.dims, 1200 if model.dims == 2 else 20000)
+    x, volume = points(case, model.dims, 1200 if model.dims == 2 else 20000)
     with torch.no_grad():
         p = model.log_prob(x, classes(case, len(x)))
         finite = p > -700
@@ -83,7 +105,7 @@ def test_samples_agree_with_log_prob(case):
 
 
 def test_sample_and_log_prob_agree(case):
-    if isinstance(case.distribution, Dequantised):
+    if isinstance(case.distribution, (Dequantised, VAE)):
         return
     x, log_prob = case.distribution.sample_and_log_prob(7, classes(case, 7))
     assert x.shape == (7, *case.distribution.shape)
@@ -93,14 +115,19 @@ def test_sample_and_log_prob_agree(case):
 def test_samples_have_the_dtype_of_the_model(case):
     for dtype in (torch.float64, torch.float32):
         model = case.distribution.to(dtype)
-        x = model.sample(3)
+        context = classes(case, 3)
+        if context is not None and context.is_floating_point():
+            context = context.to(dtype)
+        x = model.sample(3, context)
         assert x.dtype == dtype
-        assert model.log_prob(x).dtype == dtype
+        assert model.log_prob(x, context).dtype == dtype
 
 
 def test_temperature_zero_is_one_point_and_temperature_shrinks(case):
     model = case.distribution
-    if isinstance(model, GaussianMixture) or (isinstance(model, ClassNormal) and case.context is None):
+    if isinstance(model, (GaussianMixture, NormalMixture, VampPrior)) or (
+        isinstance(model, ClassNormal) and case.context is None
+    ):
         return
     still = model.sample(5, classes(case, 5), temperature=0.0)
     close(still, still[:1].expand_as(still))
@@ -112,8 +139,10 @@ def test_temperature_zero_is_one_point_and_temperature_shrinks(case):
 
 
 def test_empty_batch(case):
-    assert case.distribution.sample(0).shape == (0, *case.distribution.shape)
-    assert case.distribution.log_prob(torch.zeros(0, *case.distribution.shape, dtype=torch.float64)).shape == (0,)
+    context = classes(case, 0)
+    assert case.distribution.sample(0, context).shape == (0, *case.distribution.shape)
+    x = torch.zeros(0, *case.distribution.shape, dtype=torch.float64)
+    assert case.distribution.log_prob(x, context).shape == (0,)
 
 
 def test_gradient_reaches_every_parameter(case):

@@ -102,14 +102,16 @@ def train(given: list[str]) -> int:
         return 0 if given else 2
     name = choose("model", given[0], CATALOGUE)
     model = CATALOGUE[name]
-    own = [f for f in fields_of(model.builder) if f[0] not in ("shape", "context")]
-    fields = [*fields_of(Settings), *own, *fields_of(Recipe), JSON_FIELD]
+    own = [f for f in fields_of(model.builder) if f[0] not in ("shape", "levels", "context")]
+    aims = fields_of(model.objective) if model.objective else []
+    fields = [*fields_of(Settings), *own, *aims, *fields_of(Recipe), JSON_FIELD]
     about = (inspect.getdoc(model.builder) or "").split("\n\nArgs:")[0] + f"\n\nPresets: {', '.join(model.presets)}."
     flags = parse(_with_saved(fields, name, given[1:]), given[1:], f"train {name}", about)
     options = _options_given(model, flags, own, given[1:])
     settings = Settings(**{f.name: flags[f.name] for f in dataclasses.fields(Settings)})
     recipe = Recipe(**{f.name: flags[f.name] for f in dataclasses.fields(Recipe)})
-    run = train_run(name, settings, recipe, options, command=shlex.join(["longflow", "train", *given]))
+    aim = {aimed: flags[aimed] for aimed, _, _ in aims}
+    run = train_run(name, settings, recipe, options, aim, command=shlex.join(["longflow", "train", *given]))
     if int(os.environ.get("RANK", "0")) == 0:
         print("longflow: trained; now the test split and the report", file=sys.stderr, flush=True)
     result = report(str(run.path), device=settings.device) if int(os.environ.get("RANK", "0")) == 0 else {}
@@ -148,6 +150,7 @@ def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[F
     kept |= {"label_weight": config.get("label_weight", Settings.label_weight)}
     kept |= {"data": config["data"]["spec"], "levels": config["data"]["quantised"]}
     kept |= {"noise": config["noise"] and tuple(config["noise"])} | config["options"] | config["recipe"]
+    kept |= config.get("objective") or {}
     if any(a.split("=")[0] == "--epochs" for a in given):
         del kept["steps"]
     return [(name, kind, kept.get(name, default)) for name, kind, default in fields]

@@ -1,7 +1,7 @@
 """Objectives: what a training step minimises, in turns.
 
-An objective is called with (model, x, context) and yields (part, loss) pairs. The loop takes one optimiser step on
-the named part of the model ("" is the whole model) before it asks for the next pair, so that a likelihood yields
+An objective is called with (model, x, context, done) and yields (part, loss) pairs. The loop takes one optimiser step
+on the named part of the model ("" is the whole model) before it asks for the next pair, so that a likelihood yields
 once and an adversarial game as often as it has players.
 """
 
@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,8 @@ class Objective(Protocol):
     def parts(self) -> tuple[str, ...]:
         """The names of the submodules that it trains."""
 
-    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
-        """Yield (part, loss) for one batch x of shape (B, *shape)."""
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None, done: float = 1.0) -> Iterator[Turn]:
+        """Yield (part, loss) for one batch x of shape (B, *shape), when a share `done` of the run's steps is taken."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MaximumLikelihood:
 
     parts: tuple[str, ...] = ("",)
 
-    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None, done: float = 1.0) -> Iterator[Turn]:
         """Yield the loss once."""
         yield "", bits_per_dim(model(x, context).mean(), prod(x.shape[1:]))
 
@@ -62,7 +62,7 @@ class NoisyLikelihood:
         if not self.low < self.high:
             raise UsageError(f"training noise expects low < high; {self.low} and {self.high} came")
 
-    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None, done: float = 1.0) -> Iterator[Turn]:
         """Yield the loss once."""
         noisy = x + self.low + (self.high - self.low) * torch.rand_like(x)
         yield "", bits_per_dim(model.get_submodule("density")(noisy, context).mean(), prod(x.shape[1:]))
@@ -89,7 +89,7 @@ class ClassLikelihood:
         if self.weight == self.density_weight == 0:
             raise UsageError("expected a weight of the classifier or of the density above 0; both are 0")
 
-    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None, done: float = 1.0) -> Iterator[Turn]:
         """Yield the loss once."""
         if self.density_weight == 0:
             yield "", self.weight * _cross_entropy(model.logits(x), context)  # type: ignore[operator]
@@ -97,6 +97,57 @@ class ClassLikelihood:
             log_prob, logits = model.joint(x, context)  # type: ignore[operator]
             bits = bits_per_dim(log_prob.mean(), prod(x.shape[1:]))
             yield "", self.density_weight * bits + self.weight * _cross_entropy(logits, context)
+
+
+@dataclass(frozen=True)
+class ELBO:
+    """Minus the evidence lower bound of an autoencoder, in bits per dimension: reconstruction less KL.
+
+    `model.parts(x, context)` must return log p(x | z), (B,), as "reconstruction" and the divergence, (B, groups), as
+    "kl", in nats; for importance weights, `model.bound(x, context, K)` the bound of K draws.
+
+    Attributes:
+        beta: Weight of KL (Higgins et al. 2017); 1 is the bound.
+        kl_warmup: Share of each cycle over which that weight rises from 0.
+        kl_cycles: Cycles of the rise (Fu et al. 2019).
+        free_bits: Nats of KL in each group that cost nothing, on average over a batch (Kingma et al. 2016).
+        importance: Draws K of the importance-weighted bound that is trained in place of the plain one (IWAE: Burda et
+            al. 2016).
+    """
+
+    beta: float = 1.0
+    kl_warmup: float = 0.0
+    kl_cycles: int = 1
+    free_bits: float = 0.0
+    importance: int = 1
+
+    parts: ClassVar[tuple[str, ...]] = ("",)
+
+    def __post_init__(self) -> None:
+        for name, least in (("beta", 0), ("free_bits", 0), ("kl_warmup", 0), ("kl_cycles", 1), ("importance", 1)):
+            if not least <= getattr(self, name) < math.inf:
+                raise UsageError(f"expected {name} >= {least}; {getattr(self, name)} came")
+        if self.kl_warmup > 1:
+            raise UsageError(f"expected kl_warmup, a share of the run, of at most 1; {self.kl_warmup} came")
+        if self.importance > 1 and (self.beta, self.kl_warmup, self.free_bits) != (1.0, 0.0, 0.0):
+            raise UsageError("importance weights expect the plain bound: beta 1, no kl_warmup, no free_bits")
+
+    def weight(self, done: float) -> float:
+        """Return the weight of KL when a share `done` of the run is done."""
+        if not self.kl_warmup or done >= 1:
+            return self.beta
+        return self.beta * min(1.0, math.fmod(done * self.kl_cycles, 1) / self.kl_warmup)
+
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None, done: float = 1.0) -> Iterator[Turn]:
+        """Yield the loss once."""
+        if self.importance > 1:
+            bound = model.bound(x, context, self.importance).mean()  # type: ignore[operator]
+        else:
+            parts = model.parts(x, context)  # type: ignore[operator]
+            kl = parts["kl"].mean(0)
+            kl = (kl.clamp_min(self.free_bits) if self.free_bits else kl).sum()
+            bound = parts["reconstruction"].mean() - self.weight(done) * kl
+        yield "", bits_per_dim(bound, prod(x.shape[1:]))
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor | None) -> Tensor:

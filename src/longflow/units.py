@@ -3,6 +3,7 @@
 import math
 from typing import TypeVar
 
+import numpy as np
 from torch import Tensor
 
 Number = TypeVar("Number", float, Tensor)
@@ -19,3 +20,8 @@ def bits_per_dim(nats: Number, dims: int, bin_width: float = 1.0) -> Number:
     levels (every longflow model), 1/256 for 8-bit data scaled to [0, 1], 2/256 for [-1, 1].
     """
     return -(nats / dims + math.log(bin_width)) / math.log(2)
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Return the standard error of the mean of independent values."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

@@ -33,9 +33,10 @@ def train_words(result: Result) -> str:
         f"  {name}: {value['bits_per_dim']:.4f} ± {value['stderr_bits_per_dim']:.4f} bits/dim"
         for name, value in result["baselines"].items()
     ]
-    beaten = [name for name, value in result["baselines"].items() if value["bits_per_dim"] < result["bits_per_dim"]]
+    own = result["bits_per_dim"] or 0.0
+    beaten = [name for name, value in result["baselines"].items() if value["bits_per_dim"] < own]
     if beaten:
-        lines.append(f"this flow is worse than the {' and the '.join(beaten)}: train longer, or choose another model")
+        lines.append(f"this model is worse than the {' and the '.join(beaten)}: train longer, or choose another model")
     return "\n".join([*lines, f"run in {result['run']}, report in {result['report']}"])
 
 
@@ -52,11 +53,26 @@ def evaluate_words(result: Result) -> str:
     events = f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}"
     if "trained" in result:
         return f"{events}{classes.replace(';', ':')} (the density beside it was not trained)"
+    if result["bits_per_dim"] is None:
+        return (
+            f"{events}: {-result['nats']:.3f} ± {result['stderr_nats']:.3f} nats of cross-entropy of grey values and KL"
+            f" (no likelihood){_parts_words(result)}{classes}"
+        )
+    back = result["roundtrip_max_abs"]
+    how += "" if back is None else f"; round trip {back:.2g}"
+    if "parts" in result and not result["dequantiser"]:
+        how += f", {result['importance_samples']} draw(s)"
     return (
         f"{events}: {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim,"
         f" {result['nats']:.3f} nats (log-likelihood: {_kind(result)}{how}; units of the stored data;"
-        f" {result['dtype']}; round trip {result['roundtrip_max_abs']:.2g}){classes}"
+        f" {result['dtype']}){_parts_words(result)}{classes}"
     )
+
+
+def _parts_words(result: Result) -> str:
+    if "parts" not in result:
+        return ""
+    return "; of one draw: " + ", ".join(f"{name} {value:.3f} nats" for name, value in result["parts"].items())
 
 
 def _kind(result: Result) -> str:

@@ -68,6 +68,11 @@ def check(
     place = prepare(device)
     folder = Run.open(run)
     flow = load(folder.path).density.to(place)
+    if not isinstance(flow, Flow):
+        raise UsageError(
+            f"check measures what is invertible; {folder} holds an autoencoder (evaluate --importance-samples tells"
+            " how loose its bound is)"
+        )
     dataset = dataset_of(folder, data)
     rows = dataset.split("test")
     continuous = folder.config()["levels"] is None

@@ -17,6 +17,7 @@ from longflow.data import CATALOGUE as SETS
 from longflow.data import Dataset
 from longflow.errors import UsageError, choose
 from longflow.models import CATALOGUE
+from longflow.models.autoencoder import of_levels
 from longflow.objectives import ClassLikelihood
 from longflow.training import Recipe
 
@@ -65,9 +66,17 @@ class Settings:
 
 
 def configuration(
-    name: str, settings: Settings, recipe: Recipe, options: Mapping[str, Any], dataset: Dataset
+    name: str,
+    settings: Settings,
+    recipe: Recipe,
+    options: Mapping[str, Any],
+    dataset: Dataset,
+    objectives: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return all that determines the run, as config.json keeps it."""
+    """Return all that determines the run, as config.json keeps it.
+
+    `objectives` are the fields of the model's own objective, for those that have one.
+    """
     choose("model", name, CATALOGUE)
     if not 0 <= settings.seed < 2**63:
         raise UsageError(f"expected --seed of 0 to 2^63 - 1; {settings.seed} came")
@@ -78,9 +87,10 @@ def configuration(
     if settings.adapt:
         check_differing(torch.from_numpy(dataset.split("train")))
     ClassLikelihood(settings.label_weight, settings.density_weight)
-    preprocess = settings.preprocess or ("standardise" if dataset.levels is None else "unit")
     per_epoch = max(1, dataset.sizes["train"] // recipe.batch)
     resolved = CATALOGUE[name].resolve(settings.preset, options)
+    objective = _objective(name, objectives, settings)
+    preprocess = settings.preprocess or _preprocessing(resolved, dataset)
     check_labels(resolved.get("classes", 0), dataset)
     if settings.density_weight != 1 and not resolved.get("classes"):
         raise UsageError("--density-weight is for models of classes; this one has none (--classes)")
@@ -106,6 +116,7 @@ def configuration(
         "adapt": settings.adapt,
         "label_weight": settings.label_weight,
         "density_weight": settings.density_weight,
+        "objective": objective,
         "recipe": dataclasses.asdict(recipe),
         "steps": _steps(settings, per_epoch),
         "patience": settings.patience,
@@ -113,6 +124,30 @@ def configuration(
         "device": settings.device,
         "threads": settings.threads,
     }
+
+
+def _objective(name: str, fields: Mapping[str, Any] | None, settings: Settings) -> dict[str, Any] | None:
+    """Return the fields of the model's own objective; None for a model that is trained by its likelihood."""
+    kind = CATALOGUE[name].objective
+    if kind is None:
+        return None
+    if settings.noise is not None or settings.density_weight != 1:
+        raise UsageError(f"{name} expects neither --noise nor --density-weight: it is trained by its own objective")
+    return dataclasses.asdict(kind(**(fields or {})))
+
+
+def _preprocessing(options: Mapping[str, Any], dataset: Dataset) -> str:
+    """Return the default first bijection; and raise UsageError for continuous data that a likelihood cannot take."""
+    if not of_levels(options):
+        return "standardise" if dataset.levels is None else "unit"
+    if dataset.levels is None:
+        rows = dataset.split("train")
+        if rows.min() < 0 or rows.max() > 1:
+            raise UsageError(
+                f"a {options['likelihood']} likelihood expects values in [0, 1];"
+                f" {dataset.name} has {rows.min():g} to {rows.max():g}"
+            )
+    return "none"
 
 
 def classifier_alone(config: Mapping[str, Any]) -> bool:

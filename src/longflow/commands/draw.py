@@ -12,7 +12,7 @@ import torch
 
 from longflow import figures
 from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws
-from longflow.distributions import Dequantised, Flow, Temperature
+from longflow.distributions import LatentModel, Temperature
 from longflow.errors import UsageError
 from longflow.models import load
 from longflow.runs import Run, write_bytes, write_text
@@ -39,11 +39,14 @@ def sample(
     temperature: tuple[float, ...] = (),
     scale_temperature: tuple[float, ...] = (),
     label: int | None = None,
+    noise: bool = False,
     seed: int = 0,
     out: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Draw n events at each temperature and write them; several temperatures side by side in one picture.
+
+    Of an autoencoder they are the means of p(x | z) for codes z that are drawn, unless --noise is given.
 
     Args:
         run: A run directory.
@@ -51,6 +54,7 @@ def sample(
         temperature: One or more; they multiply the latent noise. By default 0.8 for pictures, 1 for all else.
         scale_temperature: In place of --temperature, one for each scale of the latent, the finest first.
         label: Class that is drawn, for models of classes; by default every class in turn.
+        noise: Draw from p(x | z), not its mean, for autoencoders: events as the model means them.
         seed: Seed of the draws.
         out: File to write; by default a name under RUN/samples.
         device: auto, cpu, cuda, cuda:1, ...
@@ -70,7 +74,7 @@ def sample(
     mark = [f"{kind}{t:g}" for t in asked] + ([f"label{label}"] if label is not None else [])
     path = output_path(folder, config, "-".join(["sample", *mark, f"seed{seed}"]), out)
     temperatures = [scale_temperatures(model, scale_temperature)] if scale_temperature else list(temperature)
-    drawn = [draw(model, n, t, seed, labels) for t in temperatures]
+    drawn = [draw(model, n, t, seed, labels, noise=noise) for t in temperatures]
     pictured = path.suffix == ".png" and kind_of(config) == "picture"
     if len(drawn) > 1 and not pictured:
         raise UsageError(f"expected one temperature for {path.suffix}; several are for pictures of images")
@@ -80,7 +84,7 @@ def sample(
     return {"out": str(path), "n": n, key: list(asked), "seed": seed}
 
 
-def labels_to_draw(model: Flow | Dequantised, label: int | None, n: int) -> torch.Tensor | None:
+def labels_to_draw(model: LatentModel, label: int | None, n: int) -> torch.Tensor | None:
     """Return n classes, all the one asked for or each in turn; None for a model without classes."""
     classes = model.base.classes
     if not classes:
@@ -93,7 +97,7 @@ def labels_to_draw(model: Flow | Dequantised, label: int | None, n: int) -> torc
     return labels.to(next(model.parameters()).device)
 
 
-def scale_temperatures(model: Flow | Dequantised, values: Sequence[float]) -> torch.Tensor:
+def scale_temperatures(model: LatentModel, values: Sequence[float]) -> torch.Tensor:
     """Return the temperature of every number of the latent, from one for each scale, the finest first."""
     if len(values) != model.scale_count:
         raise UsageError(f"expected a temperature for each of {model.scale_count} scale(s); {len(values)} came")
@@ -101,18 +105,28 @@ def scale_temperatures(model: Flow | Dequantised, values: Sequence[float]) -> to
 
 
 def draw(
-    model: Flow | Dequantised, n: int, temperature: Temperature, seed: int, labels: torch.Tensor | None = None
+    model: LatentModel,
+    n: int,
+    temperature: Temperature,
+    seed: int,
+    labels: torch.Tensor | None = None,
+    *,
+    noise: bool = False,
 ) -> np.ndarray:
-    """Return n samples, (n, *shape), fixed by the seed; of the classes in `labels`, (n,), where there are any."""
-    starts = range(0, n, DRAWN_AT_ONCE)
+    """Return n samples, (n, *shape), fixed by the seed; of the classes in `labels`, (n,), where there are any.
+
+    They are decoded latents: the samples of a flow, and of an autoencoder the means of p(x | z), unless with `noise`.
+    """
+    model.check_draw(n, labels, temperature)
+
+    def some(k: int) -> torch.Tensor:
+        count, own = min(DRAWN_AT_ONCE, n - k), None if labels is None else labels[k : k + DRAWN_AT_ONCE]
+        if noise:
+            return model.sample(count, own, temperature)
+        return model.decode(model.base.sample(count, own, temperature))
+
     with fixed_draws(seed), torch.inference_mode():
-        drawn = [
-            model.sample(
-                min(DRAWN_AT_ONCE, n - k), None if labels is None else labels[k : k + DRAWN_AT_ONCE], temperature
-            )
-            for k in starts
-        ]
-    return np.concatenate([x.cpu().numpy() for x in drawn])
+        return np.concatenate([some(k).cpu().numpy() for k in range(0, n, DRAWN_AT_ONCE)])
 
 
 def pictures(
@@ -154,7 +168,7 @@ def reconstruct(
     return {"out": str(path), "n": len(rows), "max_abs": float(np.abs(back - rows).max())}
 
 
-def open_model(run: str, device: str) -> tuple[Run, Flow | Dequantised]:
+def open_model(run: str, device: str) -> tuple[Run, LatentModel]:
     """Open a run directory and load its model to the device."""
     place = prepare(device)
     folder = Run.open(run)
@@ -172,7 +186,7 @@ def output_path(run: Run, config: dict[str, Any], name: str, out: str | None) ->
     return path
 
 
-def reconstructed(model: Flow | Dequantised, rows: np.ndarray) -> np.ndarray:
+def reconstructed(model: LatentModel, rows: np.ndarray) -> np.ndarray:
     """Return rows encoded and decoded again."""
     with torch.inference_mode():
         return np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, rows)])
@@ -201,7 +215,8 @@ def _columns(rows: np.ndarray, config: dict[str, Any]) -> list[str]:
 
 def _arrays(rows: np.ndarray, levels: int | None) -> bytes:
     content = io.BytesIO()
-    np.savez_compressed(content, x=rows.astype(np.uint8) if (levels or 257) <= 256 else rows)
+    whole = levels is not None and levels <= 256 and bool((rows == rows.round()).all())
+    np.savez_compressed(content, x=rows.astype(np.uint8) if whole else rows)
     return content.getvalue()
 
 

@@ -12,7 +12,7 @@ from longflow.commands.draw import open_model, output_path, write_rows
 from longflow.commands.evaluate import Split, dataset_of, latents_of
 from longflow.data import CATALOGUE as SETS
 from longflow.data import Dataset, read
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import LatentModel
 from longflow.errors import UsageError, choose
 from longflow.runs import Run
 
@@ -121,7 +121,7 @@ def _column(table: str, attribute: str, rows: int) -> np.ndarray:
 
 
 def direction(
-    model: Flow | Dequantised, rows: np.ndarray, has: np.ndarray, most: int, attribute: str
+    model: LatentModel, rows: np.ndarray, has: np.ndarray, most: int, attribute: str
 ) -> tuple[Tensor, np.ndarray]:
     """Return the mean latent of the rows that have the attribute minus that of the others, of the event's shape.
 
@@ -136,7 +136,7 @@ def direction(
     return with_ - without, has
 
 
-def moved(model: Flow | Dequantised, z: Tensor, along: Tensor, strength: float, points: int) -> np.ndarray:
+def moved(model: LatentModel, z: Tensor, along: Tensor, strength: float, points: int) -> np.ndarray:
     """Return events decoded from latents moved by -strength … +strength times a direction, (N, points, *shape)."""
     steps = torch.linspace(-strength, strength, points).to(along)
     with torch.inference_mode():

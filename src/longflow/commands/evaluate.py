@@ -1,6 +1,5 @@
 """Likelihood of a data set under a run's model, with its error and its convention."""
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +8,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from longflow.bijections import Residual
 from longflow.commands.configure import classifier_alone
+from longflow.commands.estimates import estimation, use_terms
 from longflow.data import Dataset
 from longflow.data import load as load_data
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import LatentModel
 from longflow.errors import InversionError, UsageError, choose
 from longflow.models import load
 from longflow.runs import Run
 from longflow.training.device import prepare
-from longflow.units import bits_per_dim
+from longflow.units import bits_per_dim, standard_error
 
 Split = Literal["train", "validation", "test"]
 
@@ -49,14 +48,17 @@ def evaluate(
     Returns mean nats for an event and bits/dim with its standard error over the events, in the units of the stored
     data; `likelihood` says what they are. A model of classes is scored without labels, as the mixture of its classes,
     and `accuracy` says how many labels Bayes' rule and a classifier find. Where a residual flow estimates its
-    log-determinant, `log_det` says how, with the bound on its bias and its part of the standard error.
+    log-determinant, `log_det` says how, with the bound on its bias and its part of the standard error. For an
+    autoencoder it is a lower bound, which more importance samples tighten, and `parts` are its reconstruction and KL,
+    of one draw; where the likelihood is none there are no bits.
 
     Args:
         run: A run directory.
         data: Another data set than the run's own, a name or a path.
         split: The part of the data.
         n: Only the first n events; by default all, or 1,000 where log-determinants are estimated.
-        importance_samples: Draws of the dequantiser for each event; more tighten the bound.
+        importance_samples: Draws of the dequantiser, and of an autoencoder's code, for each event; more tighten the
+            bound.
         terms: Exact terms of an estimated log-determinant; by default, and at least, those of the run.
         draws: Log-likelihoods that are averaged for each event; by default 4 where log-determinants are estimated.
         seed: Seed of the draws.
@@ -86,7 +88,7 @@ def evaluate(
 
 def measure(
     run: Run,
-    model: Flow | Dequantised,
+    model: LatentModel,
     dataset: Dataset,
     *,
     split: Split = "test",
@@ -96,12 +98,13 @@ def measure(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score a split of a data set under a model at hand; see `evaluate`."""
-    estimates = model.density.bijection.estimates
+    estimates = model.estimates
     rows = dataset.split(split)[: n or (MOST_ESTIMATED if estimates else None)]
     drawn = drawn_likelihoods(model, rows, samples=importance_samples, draws=draws, seed=seed)
     nats = drawn.mean(0)
     bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
-    labels = dataset.labels if model.density.predicts else None
+    labels = dataset.labels if model.predicts else None
+    proper = model.likelihood != "none"
     return {
         "model": run.config()["model"],
         **({"trained": "classifier alone"} if classifier_alone(run.config()) else {}),
@@ -110,23 +113,35 @@ def measure(
         "split": split,
         "n": len(rows),
         "nats": float(nats.mean()),
-        "bits_per_dim": float(bits.mean()),
-        "stderr_bits_per_dim": standard_error(bits),
+        "stderr_nats": standard_error(nats),
+        "bits_per_dim": float(bits.mean()) if proper else None,
+        "stderr_bits_per_dim": standard_error(bits) if proper else None,
         "likelihood": model.likelihood,
         "dequantiser": model.dequantiser,
         "importance_samples": importance_samples,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]),
+        "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]) if model.invertible else None,
+        **parts(model, rows, seed),
         **estimation(model, drawn),
         **({"accuracy": accuracies(model, rows, labels[split][: len(rows)], seed)} if labels else {}),
     }
 
 
-def check_samples(model: Flow | Dequantised, samples: int) -> None:
+def parts(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str, Any]:
+    """Return the mean of each part of an autoencoder's bound, in nats, from one draw for each row; {} for others."""
+    sums: dict[str, float] = {}
+    with fixed_draws(seed), torch.inference_mode():
+        for x in batches_of(model, rows):
+            for name, value in model.parts(x).items():
+                sums[name] = sums.get(name, 0.0) + float(value.double().sum())
+    return {"parts": {name: value / len(rows) for name, value in sums.items()}} if sums else {}
+
+
+def check_samples(model: LatentModel, samples: int) -> None:
     """Raise UsageError for importance samples of an estimate: the mean of exponentials would be biased upwards."""
     if samples < 1:
         raise UsageError(f"expected --importance-samples >= 1; {samples} came")
-    if samples > 1 and model.density.bijection.estimates:
+    if samples > 1 and model.estimates:
         raise UsageError(
             "--importance-samples > 1 expects exact log-determinants: of estimated ones the bound would be too good"
             " (--draws averages them)"
@@ -134,18 +149,18 @@ def check_samples(model: Flow | Dequantised, samples: int) -> None:
 
 
 def drawn_likelihoods(
-    model: Flow | Dequantised, rows: np.ndarray, *, samples: int = 1, draws: int | None = None, seed: int = 0
+    model: LatentModel, rows: np.ndarray, *, samples: int = 1, draws: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Return log-likelihoods of each row, in nats, of shape (draws, N), each with draws of its own of all noise.
 
     By default four draws where log-determinants are estimated, and else one.
     """
-    count = draws or (DRAWS if model.density.bijection.estimates else 1)
+    count = draws or (DRAWS if model.estimates else 1)
     seeds = [seed, *(int(s) for s in np.random.SeedSequence(seed).generate_state(count - 1))]
     return np.stack([log_likelihoods(model, rows, samples=samples, seed=own) for own in seeds])
 
 
-def accuracies(model: Flow | Dequantised, rows: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+def accuracies(model: LatentModel, rows: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
     """Return the share of rows whose class is found, by Bayes' rule where the prior knows classes, and by a classifier.
 
     The likelihood that stands beside it is p(x), that of the mixture log 1/K Σ_y p(x | y) for a prior of classes.
@@ -160,53 +175,13 @@ def accuracies(model: Flow | Dequantised, rows: np.ndarray, labels: np.ndarray, 
     return {name: count / len(rows) for name, count in right.items()}
 
 
-def classified(model: Flow | Dequantised, rows: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+def classified(model: LatentModel, rows: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
     """Return the mean cross-entropy of a classifier beside a density, in bits, and the share of its errors."""
     y = torch.from_numpy(labels).to(next(model.parameters()).device)
     with fixed_draws(seed), torch.inference_mode():
         logits = torch.cat([model.logits(x) for x in batches_of(model, rows)])
     bits = torch.nn.functional.cross_entropy(logits, y).item() / math.log(2)
     return {"validation_cross_entropy": bits, "validation_error": float((logits.argmax(1) != y).double().mean())}
-
-
-def use_terms(model: Flow | Dequantised, terms: int) -> None:
-    """Let every residual block of a model compute so many exact terms in evaluation.
-
-    Raises UsageError for fewer than it was built for: the report would then not be what the run asks for.
-    """
-    blocks = [m for m in model.modules() if isinstance(m, Residual) and m.estimates]
-    if not blocks:
-        raise UsageError("--terms is for models whose log-determinant is estimated; this one's is exact")
-    for block in blocks:
-        own = block.evaluation
-        if terms < own.terms:
-            raise UsageError(f"the run asks for at least {own.terms} exact terms in evaluation; {terms} came")
-        block.evaluation = dataclasses.replace(own, terms=terms)
-
-
-def estimation(model: Flow | Dequantised, drawn: np.ndarray) -> dict[str, Any]:
-    """Return how a residual flow's log-determinant was had, from log-likelihoods (draws, N) in nats; {} for others."""
-    blocks = [m for m in model.modules() if isinstance(m, Residual)]
-    if not blocks:
-        return {}
-    if not any(block.estimates for block in blocks):
-        return {"log_det": {"exact": True}}
-    series = next(block.evaluation for block in blocks if block.estimates)
-    means = bits_per_dim(torch.from_numpy(drawn.mean(1)), model.dims).numpy()
-    bias = sum(block.evaluation.bias_bound(block.dims, block.slope) for block in blocks if block.estimates)
-    return {
-        "log_det": {
-            "exact": False,
-            "terms": series.terms,
-            "roulette": series.roulette,
-            "rate": series.rate,
-            "probe": series.probe,
-            "probes": series.probes,
-            "draws": len(drawn),
-            "bias_bound_bits_per_dim": bias / (model.dims * math.log(2)),
-            "stderr_of_draws_bits_per_dim": standard_error(means) if len(drawn) > 1 else None,
-        }
-    }
 
 
 def dataset_of(run: Run, spec: str | None = None) -> Dataset:
@@ -243,14 +218,14 @@ def check_like(
         raise UsageError(f"{run} expects the columns {', '.join(own)}; {', '.join(columns)} came")
 
 
-def log_likelihoods(model: Flow | Dequantised, rows: np.ndarray, *, samples: int = 1, seed: int = 0) -> np.ndarray:
+def log_likelihoods(model: LatentModel, rows: np.ndarray, *, samples: int = 1, seed: int = 0) -> np.ndarray:
     """Return the log-likelihood of each row, in nats, as float64 of shape (N,); the draws are fixed by the seed."""
     with fixed_draws(seed), torch.inference_mode():
         parts = [model.bound(x, samples=samples) for x in batches_of(model, rows)]
     return torch.cat(parts).double().cpu().numpy()
 
 
-def round_trip(model: Flow | Dequantised, rows: np.ndarray) -> float:
+def round_trip(model: LatentModel, rows: np.ndarray) -> float:
     """Return max |decode(encode(x)) - x| of the continuous density, in the units of the data."""
     density = model.density
     middle = 0.0 if model.dequantiser is None else 0.5
@@ -270,7 +245,7 @@ def batches_of(model: torch.nn.Module, rows: np.ndarray) -> Iterator[torch.Tenso
     return (torch.as_tensor(rows[i : i + ROWS_AT_ONCE]).to(like) for i in range(0, len(rows), ROWS_AT_ONCE))
 
 
-def latents_of(model: Flow | Dequantised, rows: np.ndarray) -> torch.Tensor:
+def latents_of(model: LatentModel, rows: np.ndarray) -> torch.Tensor:
     """Return the latents of rows, (N, *shape), of levels at the middle of their bins."""
     with torch.inference_mode():
         return torch.cat([model.encode(x) for x in batches_of(model, rows)])
@@ -285,8 +260,3 @@ def fixed_draws(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=used):
         torch.manual_seed(seed)
         yield
-
-
-def standard_error(values: np.ndarray) -> float:
-    """Return the standard error of the mean of independent values."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

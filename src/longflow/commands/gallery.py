@@ -11,7 +11,7 @@ from longflow.commands.evaluate import latents_of
 from longflow.commands.interpolate import between, spanned
 from longflow.commands.scales import energies, energy_strips, redrawn
 from longflow.data import Dataset
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import LatentModel
 from longflow.report import Picture, Section
 from longflow.runs import Run
 
@@ -29,7 +29,7 @@ CLASSES = 3
 """Directions shown where no attribute is named."""
 
 
-def image_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
+def image_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
     """Return samples, interpolations, reconstructions, and what each scale holds."""
     levels, test = dataset.levels or 256, dataset.split("test")
     return [
@@ -41,7 +41,7 @@ def image_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]
     ]
 
 
-def _samples(model: Flow | Dequantised, test: np.ndarray, levels: int) -> Section:
+def _samples(model: LatentModel, test: np.ndarray, levels: int) -> Section:
     drawn = [draw(model, SHOWN, t, seed=0) for t in TEMPERATURES]
     return Section(
         title="Samples",
@@ -54,7 +54,7 @@ def _samples(model: Flow | Dequantised, test: np.ndarray, levels: int) -> Sectio
     )
 
 
-def _classes(model: Flow | Dequantised, levels: int) -> list[Section]:
+def _classes(model: LatentModel, levels: int) -> list[Section]:
     count = model.base.classes
     if not count:
         return []
@@ -69,7 +69,7 @@ def _classes(model: Flow | Dequantised, levels: int) -> list[Section]:
     ]
 
 
-def _interpolations(model: Flow | Dequantised, test: np.ndarray, levels: int) -> list[Section]:
+def _interpolations(model: LatentModel, test: np.ndarray, levels: int) -> list[Section]:
     if len(test) < 4:
         return []
     lines = figures.strips(between(model, test, min(6, len(test) // 2), 11, 0), levels=levels)
@@ -87,16 +87,17 @@ def _interpolations(model: Flow | Dequantised, test: np.ndarray, levels: int) ->
     ]
 
 
-def _reconstructions(model: Flow | Dequantised, rows: np.ndarray, levels: int) -> Section:
+def _reconstructions(model: LatentModel, rows: np.ndarray, levels: int) -> Section:
     both = beside(rows, reconstructed(model, rows), levels)
     return Section(
         title="Reconstruction",
-        text="Encoded and decoded again. An invertible model loses nothing.",
+        text="Encoded and decoded again. An invertible model loses nothing; of an autoencoder they are the means of "
+        "p(x | z) at the centre of q(z | x).",
         pictures=(Picture(png=both, caption="Test pictures."),),
     )
 
 
-def _scales(model: Flow | Dequantised, test: np.ndarray, levels: int) -> list[Section]:
+def _scales(model: LatentModel, test: np.ndarray, levels: int) -> list[Section]:
     count = model.scale_count
     if count < 2:
         return []
@@ -141,14 +142,12 @@ def known_attributes(
     return {f"class {k}": {split: y == k for split, y in dataset.labels.items()} for k in found} if found[1:] else {}
 
 
-def edit_sections(
-    model: Flow | Dequantised, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]
-) -> list[Section]:
+def edit_sections(model: LatentModel, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]) -> list[Section]:
     """Return strips along the direction of each attribute; nothing where there is none."""
     return [_edited(model, dataset, known)] if known else []
 
 
-def _edited(model: Flow | Dequantised, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]) -> Section:
+def _edited(model: LatentModel, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]) -> Section:
     z = latents_of(model, dataset.split("test")[:MEASURED])
     shown = []
     for name, has in known.items():

@@ -51,6 +51,8 @@ def inpaint(
     config = folder.config()
     if kind_of(config) != "picture":
         raise UsageError(f"inpaint expects a model of pictures; {folder} has data of shape {tuple(config['shape'])}")
+    if not model.invertible:
+        raise UsageError(f"inpaint climbs a density; {folder} holds an autoencoder, which has only a bound of one")
     for name, value in (("n", n), ("steps", steps)):
         if value < 1:
             raise UsageError(f"expected --{name} >= 1; {value} came")

@@ -9,7 +9,7 @@ import torch
 from longflow import figures
 from longflow.commands.draw import open_model, output_path, write_rows
 from longflow.commands.evaluate import Split, dataset_of, latents_of
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import LatentModel
 from longflow.errors import UsageError
 
 
@@ -81,7 +81,7 @@ def manifold(
     return {"out": str(path), "points": points, "seed": seed}
 
 
-def between(model: Flow | Dequantised, rows: np.ndarray, pairs: int, points: int, seed: int) -> np.ndarray:
+def between(model: LatentModel, rows: np.ndarray, pairs: int, points: int, seed: int) -> np.ndarray:
     """Return decoded straight latent lines between random pairs of rows, (pairs, points, *shape)."""
     with torch.inference_mode():
         z = _some_latents(model, rows, 2 * pairs, seed)
@@ -91,7 +91,7 @@ def between(model: Flow | Dequantised, rows: np.ndarray, pairs: int, points: int
         return model.decode(line).unflatten(0, (pairs, points)).cpu().numpy()
 
 
-def spanned(model: Flow | Dequantised, rows: np.ndarray, points: int, seed: int) -> np.ndarray:
+def spanned(model: LatentModel, rows: np.ndarray, points: int, seed: int) -> np.ndarray:
     """Return the decoded manifold that four random rows span, (points, points, *shape)."""
     angle = 2 * math.pi * torch.arange(points, dtype=torch.float64) / points
     circle = torch.stack((angle.cos(), angle.sin()), 1)
@@ -101,7 +101,7 @@ def spanned(model: Flow | Dequantised, rows: np.ndarray, points: int, seed: int)
         return torch.stack([model.decode(torch.tensordot(row.to(z), z, 1)) for row in weights]).cpu().numpy()
 
 
-def _some_latents(model: Flow | Dequantised, rows: np.ndarray, count: int, seed: int) -> torch.Tensor:
+def _some_latents(model: LatentModel, rows: np.ndarray, count: int, seed: int) -> torch.Tensor:
     if seed < 0:
         raise UsageError(f"expected --seed >= 0; {seed} came")
     chosen = np.random.default_rng(seed).permutation(len(rows))[:count]

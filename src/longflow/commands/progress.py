@@ -30,7 +30,15 @@ class Names:
 
 
 def names_of(config: Mapping[str, Any]) -> Names:
-    """Return the names for a run: with classes its training loss is no likelihood, nor is a classifier's validation."""
+    """Return the names for a run: with classes its training loss is no likelihood, nor is a classifier's validation.
+
+    The training loss of an autoencoder is its objective's, in bits/dim, which need not be the bound.
+    """
+    if config.get("objective") is not None:
+        proper = config["options"].get("likelihood") != "grey"
+        return Names(
+            "train_loss", *(("validation_bits_per_dim", "bits/dim") if proper else ("validation_nelbo", "nats"))
+        )
     if not config["options"].get("classes"):
         return Names("train_bits_per_dim", "validation_bits_per_dim", "bits/dim")
     if classifier_alone(config):

@@ -1,43 +1,32 @@
 """The report of a run: final likelihood beside two models without learning, and the pictures a reader wants to see."""
 
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import numpy as np
-import torch
 
 from longflow import figures
 from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
-from longflow.bijections import Learned, Scale
 from longflow.commands.configure import classifier_alone
-from longflow.commands.draw import draw, kind_of
-from longflow.commands.evaluate import dataset_of, measure, standard_error
+from longflow.commands.draw import kind_of
+from longflow.commands.evaluate import dataset_of, measure
 from longflow.commands.gallery import edit_sections, image_sections, known_attributes
 from longflow.commands.progress import names_of
+from longflow.commands.sections import plane_sections, spectrum_sections, table_sections
 from longflow.data import Dataset
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import LatentModel
 from longflow.errors import UsageError
 from longflow.models import CATALOGUE, load
 from longflow.report import Picture, Section, page
 from longflow.runs import Run, write_bytes, write_json, write_text
 from longflow.training.device import prepare
-from longflow.values import values_only
+from longflow.units import standard_error
 
 GAUSSIAN_DIMS = 3072
 """Largest number of dimensions for which the full-covariance Gaussian is fitted."""
 
 LARGEST_CONDITION = 1e10
 """Of a correlation matrix; beyond it the columns are collinear to the rounding of the stored float32."""
-
-PLANE_CELLS = 300
-MOST_STEPS = 20
-"""Of a flow's layers that are drawn."""
-
-FEWEST_DIMS = 8
-"""Of a spectrum that is worth a picture."""
-
-Step = tuple[str, torch.Tensor]
 
 
 def report(
@@ -64,7 +53,7 @@ def report(
     result = {
         **measure(folder, model, dataset),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "baselines": {} if classifier_alone(config) else baselines(dataset),
+        "baselines": {} if classifier_alone(config) or model.likelihood == "none" else baselines(dataset),
     }
     write_json(folder.report_file, result)
     sections = [_likelihood(folder, result), *_pictures(folder, model, dataset, known), _how(config)]
@@ -108,6 +97,8 @@ def _highlights(result: dict[str, Any]) -> dict[str, str]:
     found = {f"classes found, {way}": f"{share:.1%}" for way, share in result.get("accuracy", {}).items()}
     if "trained" in result:
         return found
+    if result["bits_per_dim"] is None:
+        return {"test loss, nats": f"{-result['nats']:.2f}", **found}
     shown = {"test bits/dim": f"{result['bits_per_dim']:.3f} ± {result['stderr_bits_per_dim']:.3f}", **found}
     for name, value in result["baselines"].items():
         shown[name] = f"{value['bits_per_dim']:.3f}"
@@ -124,7 +115,9 @@ def _facts(config: dict[str, Any], dataset: Dataset, result: dict[str, Any]) -> 
         "data sha256": dataset.sha256,
         "preprocessing": config["preprocess"],
         "likelihood": _convention(result),
-        "round trip, max abs": f"{result['roundtrip_max_abs']:.2g} (units of the stored data, {result['dtype']})",
+        "round trip, max abs": "none: an autoencoder does not invert"
+        if result["roundtrip_max_abs"] is None
+        else f"{result['roundtrip_max_abs']:.2g} (units of the stored data, {result['dtype']})",
         "recipe": ", ".join(f"{k} {v}" for k, v in config["recipe"].items()),
         "steps": config["steps"],
         "seed": config["seed"],
@@ -143,36 +136,39 @@ def _convention(result: dict[str, Any]) -> str:
 
 
 def _likelihood(run: Run, result: dict[str, Any]) -> Section:
-    text = (
-        f"Test {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim ({_convention(result)}). "
-        "Below, the same test events under models that learn nothing but moments or counts of the training data. "
-        "Many pixels of simple pictures are constant, and a histogram spends nothing on those, while a flow of "
-        "dequantised data must learn that their noise is flat: the histogram is hard to beat."
-    )
-    if result["likelihood"] == "exact":
-        text = text.split(" Many pixels")[0]
     names = names_of(run.config())
-    curve = figures.learning_curve(run.metrics(), train=names.train, validation=names.validation, unit=names.unit)
-    kept = f"{names.unit} against steps; the best validation is kept.".capitalize()
+    curve = Picture(
+        png=figures.learning_curve(run.metrics(), train=names.train, validation=names.validation, unit=names.unit),
+        caption=f"{names.unit} against steps; the best validation is kept.".capitalize(),
+    )
     if "trained" in result:
         return Section(
             title="Classification",
             text=f"{result['accuracy']['classifier']:.1%} of the test labels are found. The density beside it was not "
             "trained.",
-            pictures=(Picture(png=curve, caption=kept),),
+            pictures=(curve,),
         )
-    bars = {"this flow": result} | result["baselines"]
+    if result["bits_per_dim"] is None:
+        return Section(
+            title="Loss",
+            text=f"Test {-result['nats']:.3f} ± {result['stderr_nats']:.3f} nats of cross-entropy of greys and KL,"
+            f" mean ± standard error over {result['n']:,} test events. It is no likelihood: no grey value is a bit.",
+            pictures=(curve,),
+        )
+    text = (
+        f"Test {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim ({_convention(result)}). "
+        "Below, the same test events under models that learn nothing but moments or counts of the training data. "
+        "Many pixels of simple pictures are constant, and a histogram spends nothing on those, while a density of "
+        "dequantised data must learn that their noise is flat: the histogram is hard to beat."
+    )
+    if result["dequantiser"] is None:
+        text = text.split(" Many pixels")[0]
+    bars = {f"this {result['model']}": result} | result["baselines"]
     values = {name: (v["bits_per_dim"], v["stderr_bits_per_dim"]) for name, v in bars.items()}
     return Section(
         title="Likelihood",
         text=text,
-        pictures=(
-            Picture(png=figures.comparison(values), caption="Test bits/dim; lower is better."),
-            Picture(
-                png=curve,
-                caption=f"{names.unit} against steps; the best validation is kept.".capitalize(),
-            ),
-        ),
+        pictures=(Picture(png=figures.comparison(values), caption="Test bits/dim; lower is better."), curve),
     )
 
 
@@ -186,108 +182,13 @@ def _how(config: dict[str, Any]) -> Section:
 
 
 def _pictures(
-    run: Run, model: Flow | Dequantised, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]
+    run: Run, model: LatentModel, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]
 ) -> list[Section]:
     kind = kind_of(run.config())
     if kind == "picture":
         return [
             *image_sections(model, dataset),
             *edit_sections(model, dataset, known),
-            *_spectrum(model),
+            *spectrum_sections(model),
         ]
-    return [*{"plane": _plane_sections, "table": _table_sections}[kind](model, dataset), *_spectrum(model)]
-
-
-def _plane_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
-    test = dataset.split("test")
-    low, high = test.min(0), test.max(0)
-    low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
-    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
-    like = next(model.parameters())
-
-    def tensor(points: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(points).to(like)
-
-    axes = [np.linspace(low[k], high[k], PLANE_CELLS) for k in range(2)]
-    cells = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
-    padded = model.latent_shape != model.shape
-    with torch.inference_mode():
-        heat = model.bound(tensor(cells), samples=20 if padded else 1).cpu().numpy().reshape(PLANE_CELLS, PLANE_CELLS)
-    drawn = draw(model, 2000, 1.0, seed=0)
-    density = Section(
-        title="Density",
-        text="The density that the flow has learnt, and what it dreams.",
-        pictures=(
-            Picture(
-                png=figures.density(heat, extent=extent, columns=dataset.columns or ("x1", "x2")),
-                caption="A lower bound of p(x), by 20 draws."
-                if padded
-                else "p(x), of integral 1 over the whole plane.",
-            ),
-            Picture(
-                png=figures.scatter(drawn, columns=dataset.columns or (), reference=test[:2000]),
-                caption="Test data, and samples at temperature 1.",
-            ),
-        ),
-    )
-    if padded:
-        return [density]
-    before = figures.regular_grid(extent)
-    with torch.inference_mode(), values_only():
-        after = model.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
-        steps = thinned([("data", tensor(test[:1500])), *model.density.bijection.trace(tensor(test[:1500]))])
-    clouds = [value.cpu().numpy() for _, (_, value) in steps]
-    names = [f"{k}: {name}" if k else name for k, (name, _) in steps]
-    return [
-        density,
-        Section(
-            title="The flow",
-            text="A regular grid of the data's plane and its image in the latent plane: it bends, and never tears.",
-            pictures=(Picture(png=figures.warped_grid(before, after), caption="The warped grid."),),
-        ),
-        Section(
-            title="Layer by layer",
-            text="Test points, coloured by where they start, after steps on the way to the latent.",
-            pictures=(Picture(png=figures.layers(clouds, names), caption="Data becoming noise."),),
-        ),
-    ]
-
-
-def thinned(steps: list[Step]) -> list[tuple[int, Step]]:
-    """Return at most 20 steps, with their numbers: all, or some evenly chosen with the first and the last."""
-    last = len(steps) - 1
-    chosen = (
-        sorted({round(k * last / (MOST_STEPS - 1)) for k in range(MOST_STEPS)})
-        if last >= MOST_STEPS
-        else range(last + 1)
-    )
-    return [(k, steps[k]) for k in chosen]
-
-
-def _table_sections(model: Flow | Dequantised, dataset: Dataset) -> list[Section]:
-    drawn = draw(model, 2000, 1.0, seed=0).reshape(2000, prod(dataset.shape))
-    test = dataset.split("test")[:2000].reshape(-1, prod(dataset.shape))
-    picture = figures.scatter(drawn, columns=dataset.columns or (), reference=test)
-    return [
-        Section(
-            title="Samples",
-            text="Draws at temperature 1, beside test data.",
-            pictures=(Picture(png=picture, caption="The first columns."),),
-        )
-    ]
-
-
-def _spectrum(model: Flow | Dequantised) -> list[Section]:
-    """Show σ_d = exp(-s_d) of the last learned scale, where the model has one (NICE)."""
-    layers = [m for m in model.modules() if isinstance(m, Learned) and isinstance(m.inner, Scale)]
-    if not layers or model.dims < FEWEST_DIMS:
-        return []
-    sigma = (-layers[-1].theta.detach()).exp().cpu().double().numpy().ravel()
-    return [
-        Section(
-            title="Which dimensions matter",
-            text="The scale layer multiplies each latent dimension by 1/σ. A dimension of small σ hardly varies in the "
-            "data: its part of the manifold has collapsed, and it carries little but noise (Su Jianlin, on NICE).",
-            pictures=(Picture(png=figures.spectrum(sigma, shape=model.shape), caption="Spectrum of the scale layer."),),
-        )
-    ]
+    return [*{"plane": plane_sections, "table": table_sections}[kind](model, dataset), *spectrum_sections(model)]

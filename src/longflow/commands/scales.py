@@ -10,7 +10,7 @@ from torch import Tensor
 from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path, write_rows
 from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws, latents_of
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import LatentModel
 from longflow.errors import UsageError
 
 BRIGHTEST = 3.0
@@ -98,7 +98,7 @@ def latents(
 
 
 def redrawn(
-    model: Flow | Dequantised, rows: np.ndarray, scales: Sequence[int], temperature: float, draws: int, seed: int
+    model: LatentModel, rows: np.ndarray, scales: Sequence[int], temperature: float, draws: int, seed: int
 ) -> np.ndarray:
     """Return events (N, draws, *shape) whose latents are those of the rows but for the scales drawn anew.
 
@@ -116,11 +116,11 @@ def redrawn(
         return torch.stack([model.decode(torch.where(chosen, e, z)) for e in noise], 1).cpu().numpy()
 
 
-def energies(model: Flow | Dequantised, rows: np.ndarray) -> list[Tensor]:
+def energies(model: LatentModel, rows: np.ndarray) -> list[Tensor]:
     """Return the mean square over the channels of each scale, (N, ...) over its space, of dequantised rows."""
     with fixed_draws(0), torch.inference_mode():
         z = torch.cat([model.density.encode(x + torch.rand_like(x)) for x in batches_of(model, rows)])
-        return [part.square().mean(1) for part in model.density.bijection.scales(model.base.standardised(z))]
+        return [part.square().mean(1) for part in model.scales(model.base.standardised(z))]
 
 
 def energy_strips(rows: np.ndarray, maps: Sequence[Tensor], levels: int) -> bytes:

@@ -25,14 +25,15 @@ def score(
 ) -> dict[str, Any]:
     """Write the log-density of each row of a file, in its order, as a table.
 
-    Columns: `log_prob`, in nats in the units of the data (of levels: a lower bound, by dequantisation), and
-    `bits_per_dim`; where a residual flow estimates log-determinants they are means of four draws, and `stderr` is the
-    standard error of `log_prob`. A low log-density is no proof of an anomaly: pictures that are simple score high.
+    Columns: `log_prob`, in nats in the units of the data (of levels, and of an autoencoder: a lower bound), and
+    `bits_per_dim`, unless the likelihood is none; where a residual flow estimates log-determinants they are means of
+    four draws, and `stderr` is the standard error of `log_prob`. A low log-density is no proof of an anomaly: pictures
+    that are simple score high.
 
     Args:
         run: A run directory.
         file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data; levels that fit are the run's.
-        importance_samples: Draws of the dequantiser for each row; more tighten the bound.
+        importance_samples: Draws of the dequantiser and of an autoencoder's code for each row; more tighten the bound.
         seed: Seed of the draws.
         out: Table to write (.csv); by default FILE-scores.csv in the run directory.
         device: auto, cpu, cuda, cuda:1, ...
@@ -48,7 +49,9 @@ def score(
     check_like(folder, content.rows.shape[1:], own if fits else content.levels, content.columns, file)
     drawn = drawn_likelihoods(model, content.rows, samples=importance_samples, seed=seed)
     nats = drawn.mean(0)
-    columns = {"log_prob": nats, "bits_per_dim": bits_per_dim(torch.from_numpy(nats), model.dims).numpy()}
+    columns = {"log_prob": nats}
+    if model.likelihood != "none":
+        columns["bits_per_dim"] = bits_per_dim(torch.from_numpy(nats), model.dims).numpy()
     if len(drawn) > 1:
         columns["stderr"] = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
     lines = [",".join(columns), *(",".join(f"{v:.9g}" for v in row) for row in zip(*columns.values(), strict=True))]

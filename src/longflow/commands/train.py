@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from longflow.adaptive import has_statistics
-from longflow.bijections import Standardise, adapt, settle
+from longflow.bijections import adapt, settle
 from longflow.commands.configure import Settings, classifier_alone, configuration, default_out
-from longflow.commands.evaluate import classified, fixed_draws, log_likelihoods, standard_error
+from longflow.commands.evaluate import classified, fixed_draws, log_likelihoods
+from longflow.commands.prepare import check_batches, check_classifier, classes_of, fit_units, objective_of
 from longflow.commands.progress import Bar, names_of
 from longflow.constraints import tighten
 from longflow.data import Dataset
 from longflow.data import load as load_data
-from longflow.distributions import Dequantised, Flow, Hybrid
+from longflow.distributions import LatentModel
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.models import assemble
-from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.runs import Run
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
 from longflow.training.processes import agreed, anywhere, processes, stopping, world_size
-from longflow.units import bits_per_dim
+from longflow.units import bits_per_dim, standard_error
 
 ADAPT_ROWS = 2048
 STEPS_BETWEEN_VALIDATIONS = 50
@@ -47,7 +47,15 @@ class Interrupted(Exception):
         self.run = run
 
 
-def train_run(name: str, settings: Settings, recipe: Recipe, options: Mapping[str, Any], *, command: str = "") -> Run:
+def train_run(
+    name: str,
+    settings: Settings,
+    recipe: Recipe,
+    options: Mapping[str, Any],
+    objectives: Mapping[str, Any] | None = None,
+    *,
+    command: str = "",
+) -> Run:
     """Train the model `name` and return its run directory, in which the best weights are kept.
 
     Raises UsageError before anything is written where a setting is wrong, Interrupted after Ctrl-C (the run is
@@ -55,7 +63,7 @@ def train_run(name: str, settings: Settings, recipe: Recipe, options: Mapping[st
     """
     device = prepare(settings.device, settings.threads)
     dataset = load_data(settings.data, settings.levels)
-    config = {**configuration(name, settings, recipe, options, dataset), "command": command}
+    config = {**configuration(name, settings, recipe, options, dataset, objectives), "command": command}
     torch.manual_seed(settings.seed)
     model = assemble(config)
     fit_units(model, dataset)
@@ -85,8 +93,8 @@ def _same(run: Run, config: dict[str, Any]) -> None:
     saved = {**LATER_SETTINGS, **run.config()}
     if "recipe" not in saved:
         raise UsageError(f"{run} holds a model that was not trained here: there is nothing to resume")
-    for part in ("options", "recipe", "data"):
-        saved, config = {**saved, **saved[part]}, {**config, **config[part]}
+    for part in ("options", "recipe", "data", "objective"):
+        saved, config = {**saved, **(saved.get(part) or {})}, {**config, **(config[part] or {})}
     fixed = (
         "model",
         *saved["options"],
@@ -98,6 +106,7 @@ def _same(run: Run, config: dict[str, Any]) -> None:
         "noise",
         "adapt",
         *LATER_SETTINGS,
+        *(saved.get("objective") or {}),
     )
     for key in (*fixed, *saved["recipe"], "patience", "seed"):
         if saved.get(key) != config.get(key):
@@ -108,47 +117,18 @@ def _same(run: Run, config: dict[str, Any]) -> None:
         print(f"longflow: {run} stopped before its first checkpoint: it starts again", file=sys.stderr)
 
 
-def check_batches(model: torch.nn.Module, batch: int) -> None:
-    """Raise UsageError where statistics of batches would be those of a process's share, or of one row."""
-    if has_statistics(model) and (world_size() > 1 or batch < 2):
-        raise UsageError(
-            f"normalisation of batches expects one process and at least 2 rows in a batch; {world_size()} process(es)"
-            f" and batches of {batch} came"
-        )
-
-
-def check_classifier(model: Flow | Dequantised, config: Mapping[str, Any]) -> None:
-    """Raise UsageError where nothing would be trained: a weight of 0 for a density that has no classifier beside it."""
-    if classifier_alone(config) and not isinstance(model.density, Hybrid):
-        raise UsageError("--density-weight 0 expects a model with a classifier beside its density, such as iresnet")
-
-
-def fit_units(model: Flow | Dequantised, dataset: Dataset) -> None:
-    """Set the mean and deviation of a first standardising layer from the training rows (and their dequantisation)."""
-    noise = (0.0, 0.0) if dataset.levels is None else (1 / 2, 1 / 12)
-    layers = [m for m in model.modules() if isinstance(m, Standardise) and m.loc.dim() > 0]
-    for layer in layers:
-        rows = dataset.split("train").astype(np.float64)
-        axes = (0, *range(2, rows.ndim))
-        mean, std = rows.mean(axes) + noise[0], np.sqrt(rows.var(axes) + noise[1])
-        layer.loc.copy_(torch.from_numpy(mean).reshape(layer.loc.shape))
-        layer.scale.copy_(torch.from_numpy(std).reshape(layer.scale.shape))
-
-
 class Trainer:
     """Draws from the loop: validates, keeps the best weights, writes metrics and checkpoints, shows progress."""
 
-    def __init__(
-        self, run: Run, config: dict[str, Any], dataset: Dataset, model: Flow | Dequantised, rank: int = 0
-    ) -> None:
+    def __init__(self, run: Run, config: dict[str, Any], dataset: Dataset, model: LatentModel, rank: int = 0) -> None:
         self.run, self.config, self.dataset, self.rank = run, config, dataset, rank
         self.recipe = Recipe(**config["recipe"])
-        self.objective = _objective(config)
+        self.objective = objective_of(config)
         self.names = names_of(config)
         self.state = State(model, self.objective, self.recipe)
         place = next(model.parameters()).device
         rows = torch.from_numpy(dataset.split("train")).to(place)
-        classes = _classes(config, dataset)
+        classes = classes_of(config, dataset)
         labels = None if classes is None else torch.from_numpy(classes).to(place)
         self.batches = Batches(rows, labels, self.recipe.batch, config["seed"], rank=rank, world=world_size())
         epochs = math.ceil(STEPS_BETWEEN_VALIDATIONS / self.batches.steps_per_epoch)
@@ -224,7 +204,7 @@ class Trainer:
             raise TrainingDivergedError(f"{error}; the last good checkpoint is kept in {self.run}") from error
 
     def _validate(self, progress: Progress, rate: float) -> dict[str, Any]:
-        model = cast(Flow | Dequantised, self.state.best_weights.eval())
+        model = cast(LatentModel, self.state.best_weights.eval())
         if has_statistics(model):
             self._from_data(settle, model)
         tighten(model)
@@ -247,15 +227,17 @@ class Trainer:
             self.run.append_metrics(record)
         return {**record, "best": self.log["best"]}
 
-    def _measured(self, model: Flow | Dequantised) -> dict[str, float]:
+    def _measured(self, model: LatentModel) -> dict[str, float]:
         """Return what a model is worth on validation rows: bits/dim or, for a classifier alone, its cross-entropy."""
         rows = self.dataset.split("validation")
         if classifier_alone(self.config):
             assert self.dataset.labels is not None
             return classified(model, rows, self.dataset.labels["validation"], self.config["seed"])
-        if model.density.bijection.estimates:
+        if model.estimates:
             rows = rows[:VALIDATED_BY_ESTIMATES]
         nats = log_likelihoods(model, rows, seed=self.config["seed"])
+        if model.likelihood == "none":
+            return {"validation_nelbo": -float(nats.mean()), "validation_stderr": standard_error(nats)}
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
         return {
             "validation_bits_per_dim": float(bits.mean()),
@@ -272,14 +254,3 @@ class Trainer:
 
     def _bar(self, steps: int) -> "Bar":
         return Bar(steps, self.state.step, self.batches, self.names, quiet=self.rank != 0)
-
-
-def _classes(config: Mapping[str, Any], dataset: Dataset) -> np.ndarray | None:
-    """Return the labels (N,) of the training rows, for a model of classes."""
-    return dataset.labels["train"] if config["options"].get("classes") and dataset.labels else None
-
-
-def _objective(config: Mapping[str, Any]) -> Objective:
-    if config["options"].get("classes"):
-        return ClassLikelihood(config["label_weight"], config["density_weight"])
-    return MaximumLikelihood() if config["noise"] is None else NoisyLikelihood(*config["noise"])

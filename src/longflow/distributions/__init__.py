@@ -10,19 +10,32 @@ from longflow.distributions.bases import (
 from longflow.distributions.classes import ClassNormal
 from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.distributions.flow import Dequantised, Flow
+from longflow.distributions.given import Given
+from longflow.distributions.grey import Bernoulli, Categorical, GreyBernoulli, LogisticMixture
 from longflow.distributions.hybrid import Hybrid
+from longflow.distributions.latent import LatentModel
+from longflow.distributions.parametric import EqualNormal, Normal, NormalMixture
 
 __all__ = [
+    "Bernoulli",
     "Case",
+    "Categorical",
     "ClassNormal",
     "Dequantised",
     "DiagonalNormal",
     "Distribution",
+    "EqualNormal",
     "Flow",
     "GaussianMixture",
+    "Given",
+    "GreyBernoulli",
     "Hybrid",
+    "LatentModel",
     "Likelihood",
+    "LogisticMixture",
     "Noise",
+    "Normal",
+    "NormalMixture",
     "StandardLogistic",
     "StandardNormal",
     "Temperature",

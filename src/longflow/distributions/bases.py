@@ -23,6 +23,9 @@ class StandardNormal(Noise):
     def standardised(self, z: Tensor) -> Tensor:
         return z
 
+    def normal_moments(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.anchor, self.anchor
+
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return temperature * self.normal(n)
 
@@ -103,6 +106,9 @@ class DiagonalNormal(Noise):
 
     def standardised(self, z: Tensor) -> Tensor:
         return (z - self.loc) * (-self.log_scale).exp()
+
+    def normal_moments(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.loc, self.log_scale
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return self.loc + temperature * self.log_scale.exp() * self.normal(n)

@@ -35,6 +35,8 @@ class Distribution(nn.Module, ABC):
     context_shape: tuple[int, ...] | None = None
     likelihood: Likelihood = "exact"
     dequantiser: str | None = None
+    levels: int | None = None
+    """The number of levels 0..L-1 where events are such; None for a density of continuous data."""
     classes: int = 0
     """Classes that its context tells apart; 0 for none."""
     config: dict[str, Any] | None = None
@@ -151,6 +153,10 @@ class Noise(Distribution):
     @abstractmethod
     def standardised(self, z: Tensor) -> Tensor:
         """Return z, (B, *shape), in standard deviations from its mean: those of the likeliest class or component."""
+
+    def normal_moments(self, context: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """Return mean and log-deviation of each number, to broadcast to (B, *shape), where the noise is normal."""
+        return None
 
     def likeliest(self, z: Tensor) -> Tensor | None:
         """Return the likeliest class of each row, (B,); None where there are no classes."""

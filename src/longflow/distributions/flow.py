@@ -1,7 +1,6 @@
 """A bijection and a base density make a density; dequantisation makes it one of discrete data."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
@@ -11,13 +10,14 @@ from torch import Tensor
 from longflow.bijections import Affine, Bijection, Chain, Coupling, Leading, Learned, Scale, Shift, Standardise
 from longflow.distributions.bases import HALF_LOG_2PI, StandardLogistic, StandardNormal
 from longflow.distributions.classes import ClassNormal
-from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature, total
+from longflow.distributions.distribution import Case, Likelihood, Noise, Temperature, total
+from longflow.distributions.latent import LatentModel, averaged
 from longflow.errors import UsageError
 from longflow.nets import MLP
 from longflow.values import values_only
 
 
-class Flow(Distribution):
+class Flow(LatentModel):
     """log p(x) = log p_base(f(x)) + log|det ∂f/∂x|, f the bijection from data x to latent z.
 
     Of the shape of its base, in the units of x. The context goes to the bijection where `context_shape` is given, and
@@ -48,9 +48,12 @@ class Flow(Distribution):
         return "estimate" if self.bijection.estimates else "lower bound" if self.padding else "exact"
 
     @property
-    def density(self) -> "Flow":
-        """The density of continuous data inside: itself."""
+    def density(self) -> "Flow":  # type: ignore[override]
         return self
+
+    @property
+    def estimates(self) -> bool:
+        return self.bijection.estimates
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
@@ -59,7 +62,7 @@ class Flow(Distribution):
         return self.base.log_prob(z, bases) + gain
 
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
-        return averaged(self.log_prob, x, context, samples if self.padding else 1)
+        return averaged(self, x, context, samples if self.padding else 1)
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
@@ -89,10 +92,6 @@ class Flow(Distribution):
         with self._cheaply():
             return self._cut(self.bijection.inverse(z, self._contexts(context)[0])[0])
 
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return self.base.shape
-
     def lift(self, x: Tensor) -> Tensor:
         """Return events with noughts for the padding, as `encode` sees them, (B, *latent_shape)."""
         return torch.cat((x, x.new_zeros(len(x), self.padding, *x.shape[2:])), 1) if self.padding else x
@@ -116,7 +115,6 @@ class Flow(Distribution):
         self.bijection = Chain(Leading(self.shape[0], first) if self.padding else first, self.bijection)
 
     def predictions(self, z: Tensor) -> dict[str, Tensor]:
-        """Return classes of latents z, (B,), by each way that there is: none, for a model that knows no classes."""
         if not self.base.classes:
             return {}
         base = cast(ClassNormal, self.base)
@@ -128,22 +126,8 @@ class Flow(Distribution):
         z, gain = self._latent(x)
         return self.base.log_prob(z, classes) + gain, cast(ClassNormal, self.base).classify(z)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the logits of p(y | x), (B, K), for a model with a classifier beside the density (`Hybrid`)."""
-        raise UsageError("this flow has no classifier beside the density: a weight of 0 leaves nothing to train")
-
-    def scale_map(self) -> Tensor:
-        """Return the scale that finishes each number of a latent, whole numbers of `latent_shape`: 0 is the finest."""
-        places = torch.arange(self.base.dims)
-        found = torch.empty_like(places)
-        for k, part in enumerate(self.bijection.scales(places.reshape(1, *self.latent_shape))):
-            found[part.flatten()] = k
-        return found.reshape(self.latent_shape).to(next(self.parameters(), places).device)
-
-    @property
-    def scale_count(self) -> int:
-        """The number of scales of a latent."""
-        return int(self.scale_map().max()) + 1
+    def scales(self, z: Tensor) -> tuple[Tensor, ...]:
+        return self.bijection.scales(z)
 
     def _cheaply(self) -> AbstractContextManager[None]:
         """Return what spares the cost of log-determinants that are not asked for, where they have one."""
@@ -165,7 +149,7 @@ class Flow(Distribution):
         yield Case(cls(Coupling(Shift(), MLP(1, 1, hidden=8, depth=1)), StandardLogistic((2,))), box=(-35, 35))
 
 
-class Dequantised(Distribution):
+class Dequantised(LatentModel):
     """The distribution of data in levels 0..L-1 under a density of the whole line, by uniform dequantisation.
 
         P(x) = ∫ p(x + u) du over u in [0, 1)^D  ≥  exp E log p(x + u)   (Theis, van den Oord & Bethge 2016, eq. 4)
@@ -176,13 +160,15 @@ class Dequantised(Distribution):
     """
 
     dequantiser = "uniform"
+    levels: int
 
-    def __init__(self, density: Flow, levels: int) -> None:
+    def __init__(self, density: LatentModel, levels: int) -> None:
         super().__init__()
         if levels < 2:
             raise UsageError(f"dequantisation expects at least 2 levels; {levels} came")
         self.density = density
         self.levels = levels
+        self.predicts, self.invertible = density.predicts, density.invertible
         self.shape = density.shape
         self.context_shape = density.context_shape
 
@@ -191,13 +177,13 @@ class Dequantised(Distribution):
         return "estimate" if self.density.likelihood == "estimate" else "lower bound"
 
     @property
-    def base(self) -> Noise:
-        """The base density of the flow."""
+    def base(self) -> Noise:  # type: ignore[override]
+        """The base density of the model inside."""
         return self.density.base
 
     @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return self.density.latent_shape
+    def estimates(self) -> bool:
+        return self.density.estimates
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.log_prob(self._within_bins(x), context)
@@ -210,18 +196,27 @@ class Dequantised(Distribution):
         """Return the logits of a classifier beside the density, (B, K); see `Hybrid`."""
         return self.density.logits(self._within_bins(x))
 
-    def scale_map(self) -> Tensor:
-        """Return the scale that finishes each number of a latent; see `Flow.scale_map`."""
-        return self.density.scale_map()
+    def scales(self, z: Tensor) -> tuple[Tensor, ...]:
+        return self.density.scales(z)
 
-    @property
-    def scale_count(self) -> int:
-        """The number of scales of a latent."""
-        return self.density.scale_count
+    def check_context(self, rows: int, context: Tensor | None) -> None:
+        self.density.check_context(rows, context)
+
+    def predictions(self, z: Tensor) -> dict[str, Tensor]:
+        return self.density.predictions(z)
+
+    def preprocess(self, first: Bijection) -> None:
+        self.density.preprocess(first)
+
+    def log_weight(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.density.log_weight(self._within_bins(x), context)
+
+    def parts(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        return self.density.parts(self._within_bins(x), context)
 
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
         """Return log (1/K) Σ_k p(x + u_k), of shape (B,): a bound that tightens with K (Burda et al. 2016)."""
-        return averaged(self.log_prob, x, context, samples)
+        return averaged(self, x, context, samples)
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return self._levels_of(self.density.sample(n, context, temperature))
@@ -245,13 +240,3 @@ class Dequantised(Distribution):
     def examples(cls) -> Iterator[Case]:
         flow = Flow(Chain(Standardise(0.0, 4.0), Learned(Affine(), (2,))), StandardNormal((2,)))
         yield Case(cls(flow, 4), box=(0, 4))
-
-
-def averaged(
-    log_prob: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, context: Tensor | None, samples: int
-) -> Tensor:
-    """Return log (1/K) Σ_k p_k, (B,), from K draws of log p_k: a bound that tightens with K (Burda et al. 2016)."""
-    if samples < 1:
-        raise UsageError(f"expected at least 1 importance sample; {samples} came")
-    draws = torch.stack([log_prob(x, context) for _ in range(samples)])
-    return torch.logsumexp(draws, 0) - math.log(samples)

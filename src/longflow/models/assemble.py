@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longflow.bijections import Bijection, Chain, Logit, Standardise
-from longflow.distributions import Dequantised, Flow
+from longflow.distributions import Dequantised, LatentModel
 from longflow.errors import UsageError, choose
 from longflow.models.catalogue import build
 from longflow.runs import Run
@@ -23,7 +23,7 @@ PREPROCESSING: dict[str, Callable[[tuple[int, ...], int], Bijection]] = {
 """The first bijections: levels to [0, 1), to [-½, ½), to logits (RealNVP, α = 0.05), or features to mean 0, sd 1."""
 
 
-def assemble(config: Mapping[str, Any]) -> Flow | Dequantised:
+def assemble(config: Mapping[str, Any]) -> LatentModel:
     """Build what `config` describes, a distribution of the stored data in their units, with fresh weights.
 
     Keys: `model`, `options`, `shape`, `preprocess` (a name in PREPROCESSING) and `levels` (None for continuous
@@ -33,21 +33,22 @@ def assemble(config: Mapping[str, Any]) -> Flow | Dequantised:
     if missing:
         raise UsageError(f"the configuration lacks {', '.join(missing)}: it is no model of longflow")
     shape, levels = tuple(config["shape"]), config["levels"]
-    flow = build(config["model"], shape, **config["options"])
+    density = build(config["model"], shape, levels=levels, **config["options"])
     kind = choose("preprocessing", config["preprocess"], PREPROCESSING)
     if levels is None and kind in ("unit", "centred", "logit"):
         raise UsageError(
             f"preprocessing '{kind}' needs data with levels; these are continuous (use 'standardise' or 'none')"
         )
+    if kind != "none" and density.levels is not None:
+        raise UsageError(f"preprocessing '{kind}' is for densities; a model of levels expects 'none'")
     if kind != "none":
-        first = PREPROCESSING[kind](shape, levels or 0)
-        flow.preprocess(first)
-    model = flow if levels is None else Dequantised(flow, levels)
+        density.preprocess(PREPROCESSING[kind](shape, levels or 0))
+    model = density if levels is None or density.levels is not None else Dequantised(density, levels)
     model.config = dict(config)
     return model
 
 
-def load(folder: str | os.PathLike[str]) -> Flow | Dequantised:
+def load(folder: str | os.PathLike[str]) -> LatentModel:
     """Load the model of a run directory, or of any folder with config.json and model.safetensors, ready to use."""
     run = Run.open(folder)
     model = assemble(run.config())

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longflow.distributions import Flow
+from longflow.distributions import LatentModel
 from longflow.errors import UsageError, choose, nearest
-from longflow.models import glow, iresnet, nice, realnvp, residualflow
+from longflow.models import cvae, fvae, glow, iresnet, nice, realnvp, residualflow, vae
+from longflow.objectives import ELBO
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,28 @@ class Published:
 
 @dataclass(frozen=True)
 class Model:
-    """A builder, what it is, its presets (named sets of options), and what is published of their sizes."""
+    """A builder, what it is, its presets (named sets of options), and what is published of their sizes.
 
-    builder: Callable[..., Flow]
+    `objective`, where it is given, trains the model, and its fields are flags beside the builder's options; else the
+    model is trained by its likelihood.
+    """
+
+    builder: Callable[..., LatentModel]
     about: str
     presets: Mapping[str, Mapping[str, Any]]
     published: Mapping[str, Published]
+    objective: type[ELBO] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """The builder's options with their defaults."""
         parameters = inspect.signature(self.builder).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def takes_levels(self) -> bool:
+        """Whether the builder wants to know the levels of the data."""
+        return "levels" in inspect.signature(self.builder).parameters
 
     def resolve(self, preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return all options: the defaults, under the preset's, under those given."""
@@ -92,11 +103,36 @@ CATALOGUE: dict[str, Model] = {
             "imagenet32": Published((3, 32, 32), "47.1 million"),
         },
     ),
+    "vae": Model(
+        vae.vae,
+        "variational autoencoder of any likelihood, posterior and prior (Kingma & Welling 2014)",
+        vae.PRESETS,
+        {},
+        ELBO,
+    ),
+    "cvae": Model(
+        cvae.cvae,
+        "variational autoencoder whose prior has a mean for each class (Su Jianlin's essay)",
+        cvae.PRESETS,
+        {},
+        ELBO,
+    ),
+    "fvae": Model(
+        fvae.fvae,
+        "a flow between an encoder and a decoder (Su & Wu 2018)",
+        fvae.PRESETS,
+        {"paper": Published((3, 128, 128), "95.8 million, by arithmetic from the paper's code")},
+        ELBO,
+    ),
 }
 
 
-def build(name: str, shape: tuple[int, ...], *, preset: str | None = None, **options: Any) -> Flow:
+def build(
+    name: str, shape: tuple[int, ...], *, preset: str | None = None, levels: int | None = None, **options: Any
+) -> LatentModel:
     """Build the density of continuous events of the given shape, in their own units.
+
+    Of some models, with `levels`, it is the distribution of events of so many levels, as its likelihood says.
 
     Raises UsageError for an unknown name, preset, option or value, naming the nearest valid one.
     """
@@ -105,6 +141,12 @@ def build(name: str, shape: tuple[int, ...], *, preset: str | None = None, **opt
         raise UsageError(f"expected a shape, a tuple of positive whole numbers; {shape!r} came")
     shape = tuple(shape)
     resolved = model.resolve(preset, options)
-    flow = model.builder(shape, **resolved)
-    flow.config = {"model": name, "options": resolved, "shape": list(shape), "preprocess": "none", "levels": None}
-    return flow
+    built = model.builder(shape, **({"levels": levels} if model.takes_levels else {}), **resolved)
+    built.config = {
+        "model": name,
+        "options": resolved,
+        "shape": list(shape),
+        "preprocess": "none",
+        "levels": levels if built.levels else None,
+    }
+    return built

@@ -88,7 +88,7 @@ def train(
         lr = recipe.lr_at(state.step, steps)
         x, context = batches(state.step)
         losses, norms = [], []
-        for part, loss in objective(state.model, x, context):
+        for part, loss in objective(state.model, x, context, state.step / steps):
             optimiser = state.optimisers[part]
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,0 +1,59 @@
+"""What training makes of a configuration and a data set before its first step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from longflow.adaptive import has_statistics
+from longflow.bijections import Standardise
+from longflow.commands.configure import classifier_alone
+from longflow.data import Dataset
+from longflow.distributions import Hybrid, LatentModel
+from longflow.errors import UsageError
+from longflow.models import CATALOGUE
+from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
+from longflow.training.processes import world_size
+
+
+def check_batches(model: torch.nn.Module, batch: int) -> None:
+    """Raise UsageError where statistics of batches would be those of a process's share, or of one row."""
+    if has_statistics(model) and (world_size() > 1 or batch < 2):
+        raise UsageError(
+            f"normalisation of batches expects one process and at least 2 rows in a batch; {world_size()} process(es)"
+            f" and batches of {batch} came"
+        )
+
+
+def check_classifier(model: LatentModel, config: Mapping[str, Any]) -> None:
+    """Raise UsageError where nothing would be trained: a weight of 0 for a density that has no classifier beside it."""
+    if classifier_alone(config) and not isinstance(model.density, Hybrid):
+        raise UsageError("--density-weight 0 expects a model with a classifier beside its density, such as iresnet")
+
+
+def fit_units(model: LatentModel, dataset: Dataset) -> None:
+    """Set the mean and deviation of a first standardising layer from the training rows (and their dequantisation)."""
+    noise = (0.0, 0.0) if dataset.levels is None else (1 / 2, 1 / 12)
+    layers = [m for m in model.modules() if isinstance(m, Standardise) and m.loc.dim() > 0]
+    for layer in layers:
+        rows = dataset.split("train").astype(np.float64)
+        axes = (0, *range(2, rows.ndim))
+        mean, std = rows.mean(axes) + noise[0], np.sqrt(rows.var(axes) + noise[1])
+        layer.loc.copy_(torch.from_numpy(mean).reshape(layer.loc.shape))
+        layer.scale.copy_(torch.from_numpy(std).reshape(layer.scale.shape))
+
+
+def classes_of(config: Mapping[str, Any], dataset: Dataset) -> np.ndarray | None:
+    """Return the labels (N,) of the training rows, for a model of classes."""
+    return dataset.labels["train"] if config["options"].get("classes") and dataset.labels else None
+
+
+def objective_of(config: Mapping[str, Any]) -> Objective:
+    """Return what a run minimises: its model's own objective, or a likelihood."""
+    own = CATALOGUE[config["model"]].objective
+    if own is not None:
+        return own(**config["objective"])
+    if config["options"].get("classes"):
+        return ClassLikelihood(config["label_weight"], config["density_weight"])
+    return MaximumLikelihood() if config["noise"] is None else NoisyLikelihood(*config["noise"])

@@ -1,0 +1,6 @@
+"""Models that are not plain densities."""
+
+from longflow.families.vae import VAE
+from longflow.families.vamp import VampPrior
+
+__all__ = ["VAE", "VampPrior"]

@@ -1,0 +1,147 @@
+"""Networks from data to a code and back: fully connected, convolutional with strides, residual at one size."""
+
+import itertools
+from math import ceil, prod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from longflow.nets.resnet import BatchNorm2d
+
+
+class Dense(nn.Module):
+    """`depth` hidden layers of `width` rectified units, from events (B, *shape_in) to (B, *shape_out)."""
+
+    def __init__(self, shape_in: tuple[int, ...], shape_out: tuple[int, ...], *, width: int, depth: int) -> None:
+        super().__init__()
+        self.shape_out = shape_out
+        sizes = [prod(shape_in), *[width] * depth, prod(shape_out)]
+        linear = [nn.Linear(before, after) for before, after in itertools.pairwise(sizes)]
+        between = [layer for one in linear[:-1] for layer in (one, nn.ReLU())]
+        self.layers = nn.Sequential(*between, linear[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, *shape_out)."""
+        return self.layers(x.flatten(1)).unflatten(1, self.shape_out)
+
+
+class ConvEncoder(nn.Module):
+    """Convolutions (3×3, stride 2) that halve the sides and double the maps, a layer of units, and a linear one.
+
+    Maps (B, C, H, W) to (B, features), through `halvings` convolutions of width, 2 width, ... maps.
+    """
+
+    def __init__(self, shape: tuple[int, ...], features: int, *, width: int, halvings: int, units: int) -> None:
+        super().__init__()
+        maps = [shape[0], *(width * 2**k for k in range(halvings))]
+        space = [ceil(side / 2**halvings) for side in shape[1:]]
+        convs = [nn.Conv2d(before, after, 3, 2, 1) for before, after in itertools.pairwise(maps)]
+        rectified = [layer for conv in convs for layer in (conv, nn.LeakyReLU(0.2))]
+        self.layers = nn.Sequential(
+            *rectified,
+            nn.Flatten(),
+            nn.Linear(maps[-1] * prod(space), units),
+            nn.LeakyReLU(0.2),
+            nn.Linear(units, features),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, features)."""
+        return self.layers(x)
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of `ConvEncoder`: from (B, features) to (B, *shape), by transposed convolutions (4×4, stride 2).
+
+    Sides that are no multiple of 2^halvings are cut from the next larger ones that are.
+    """
+
+    def __init__(self, features: int, shape: tuple[int, ...], *, width: int, halvings: int, units: int) -> None:
+        super().__init__()
+        self.space = shape[1:]
+        maps = [*(width * 2**k for k in reversed(range(halvings))), shape[0]]
+        small = [ceil(side / 2**halvings) for side in shape[1:]]
+        convs = [nn.ConvTranspose2d(before, after, 4, 2, 1) for before, after in itertools.pairwise(maps)]
+        between = [layer for conv in convs[:-1] for layer in (conv, nn.LeakyReLU(0.2))]
+        self.layers = nn.Sequential(
+            nn.Linear(features, units),
+            nn.LeakyReLU(0.2),
+            nn.Linear(units, maps[0] * prod(small)),
+            nn.LeakyReLU(0.2),
+            nn.Unflatten(1, (maps[0], *small)),
+            *between,
+            convs[-1],
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return (B, *shape)."""
+        return self.layers(z)[:, :, : self.space[0], : self.space[1]]
+
+
+class ResidualStep(nn.Module):
+    """x + a 1×1 convolution, from 0, of a normalised and rectified 3×3 one (f-VAE's code); linear maps for vectors."""
+
+    def __init__(self, shape: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        if len(shape) == 3:
+            first: nn.Module = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
+            last: nn.Module = nn.Conv2d(width, shape[0], 1)
+            between: nn.Module = BatchNorm2d(width)
+        else:
+            first, last, between = nn.Linear(shape[0], width), nn.Linear(width, shape[0]), nn.Identity()
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.layers = nn.Sequential(first, between, nn.ReLU(), last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values of the shape of x."""
+        return x + self.layers(x)
+
+
+class ResidualEncoder(nn.Module):
+    """Residual steps at ever smaller sides, as many numbers out as in: before each stage space goes into channels.
+
+    Maps (B, C, H, W) to (B, C·4^(halvings - 1), H/2^(halvings - 1), ...): the last squeeze is undone, as the flow that
+    follows begins with one. Vectors keep their shape.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, halvings: int, steps: int, width: int | None) -> None:
+        super().__init__()
+        self.picture = len(shape) == 3
+        stages = halvings if self.picture else 1
+        shapes = [_squeezed(shape, k + 1) if self.picture else shape for k in range(stages)]
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(ResidualStep(inner, width * 2**k if width else inner[0]) for _ in range(steps)))
+            for k, inner in enumerate(shapes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the code."""
+        for stage in self.stages:
+            x = stage(F.pixel_unshuffle(x, 2) if self.picture else x)
+        return F.pixel_shuffle(x, 2) if self.picture else x
+
+
+class ResidualDecoder(nn.Module):
+    """The mirror of `ResidualEncoder`: from a code of its shape to (B, *shape)."""
+
+    def __init__(self, shape: tuple[int, ...], *, halvings: int, steps: int, width: int | None) -> None:
+        super().__init__()
+        self.picture = len(shape) == 3
+        stages = range(halvings if self.picture else 1)
+        shapes = [_squeezed(shape, k + 1) if self.picture else shape for k in stages]
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(ResidualStep(shapes[k], width * 2**k if width else shapes[k][0]) for _ in range(steps)))
+            for k in reversed(stages)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return (B, *shape)."""
+        x = F.pixel_unshuffle(h, 2) if self.picture else h
+        for stage in self.stages:
+            x = F.pixel_shuffle(stage(x), 2) if self.picture else stage(x)
+        return x
+
+
+def _squeezed(shape: tuple[int, ...], times: int) -> tuple[int, ...]:
+    return (shape[0] * 4**times, shape[1] // 2**times, shape[2] // 2**times)
