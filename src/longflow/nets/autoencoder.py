@@ -3,7 +3,6 @@
 import itertools
 from math import ceil, prod
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longflow.nets.resnet import BatchNorm2d
@@ -118,8 +117,8 @@ class ResidualEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the code."""
         for stage in self.stages:
-            x = stage(F.pixel_unshuffle(x, 2) if self.picture else x)
-        return F.pixel_shuffle(x, 2) if self.picture else x
+            x = stage(_squeeze(x) if self.picture else x)
+        return _unsqueeze(x) if self.picture else x
 
 
 class ResidualDecoder(nn.Module):
@@ -137,10 +136,19 @@ class ResidualDecoder(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return (B, *shape)."""
-        x = F.pixel_unshuffle(h, 2) if self.picture else h
+        x = _squeeze(h) if self.picture else h
         for stage in self.stages:
-            x = F.pixel_shuffle(stage(x), 2) if self.picture else stage(x)
+            x = _unsqueeze(stage(x)) if self.picture else stage(x)
         return x
+
+
+def _squeeze(x: Tensor) -> Tensor:
+    """Return (B, 4C, H/2, W/2); unlike torch's, of an empty batch too."""
+    return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+
+
+def _unsqueeze(x: Tensor) -> Tensor:
+    return x.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
 
 def _squeezed(shape: tuple[int, ...], times: int) -> tuple[int, ...]:

@@ -1,0 +1,577 @@
+"""Autoencoders: the bound against closed forms, the catalogue's suite for them, their objective, and the doors."""
+
+import itertools
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tolerances import SIGMAS, close
+from torch import nn
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import Normal as TorchNormal
+
+import longflow
+from longflow.bijections import Affine, Chain, Coupling, Inverse, Learned, Reverse, adapt
+from longflow.cli import main
+from longflow.distributions import (
+    ClassNormal,
+    Dequantised,
+    DiagonalNormal,
+    EqualNormal,
+    Flow,
+    Given,
+    LogisticMixture,
+    Normal,
+    NormalMixture,
+    StandardNormal,
+)
+from longflow.errors import UsageError
+from longflow.families import VAE, VampPrior
+from longflow.models import CATALOGUE, assemble
+from longflow.nets import MLP
+from longflow.objectives import ELBO
+
+SMALL = {
+    "vae": {"latent": 3, "width": 8},
+    "cvae": {"latent": 3, "width": 8, "classes": 3},
+    "fvae": {"layers": 1, "depth": 1, "width": 8, "maps": 4},
+}
+OWN = {"fvae": {"halvings": None, "scales": None}}
+"""Options that a preset fixes for its own data, and that the shapes here cannot take."""
+
+SHAPES = [(2,), (7,), (1, 4, 4), (3, 6, 4)]
+AUTOENCODERS = {name: model for name, model in CATALOGUE.items() if model.objective is not None}
+CASES = [
+    (name, preset, shape)
+    for name, model in AUTOENCODERS.items()
+    for preset in (None, *model.presets)
+    for shape in SHAPES
+    if model.presets.get(preset, {}).get("network") != "conv" or len(shape) == 3
+]
+
+
+def test_every_autoencoder_is_tried():
+    assert set(SMALL) == set(AUTOENCODERS)
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}-{'x'.join(map(str, case[2]))}")
+def model(request):
+    name, preset, shape = request.param
+    torch.manual_seed(0)
+    return longflow.build(name, shape=shape, preset=preset, levels=2, **SMALL[name], **OWN.get(name, {})).eval()
+
+
+def test_the_catalogue_scores_encodes_decodes_and_samples(model):
+    x = torch.rand(5, *model.shape).round()
+    assert model.log_prob(x).shape == (5,)
+    assert model.bound(x, samples=3).isfinite().all()
+    z = model.encode(x)
+    assert z.shape == (5, *model.latent_shape)
+    assert torch.equal(z, model.encode(x))
+    assert model.decode(z).shape == x.shape
+    assert model.sample(4).shape == (4, *model.shape)
+    parts = model.parts(x)
+    assert parts["reconstruction"].shape == (5,)
+    assert parts["kl"].shape[0] == 5
+    assert model.log_prob(x[:0]).shape == (0,)
+
+
+def test_saves_and_loads_the_same(model, tmp_path):
+    model.save(tmp_path / "model")
+    back = longflow.load(tmp_path / "model")
+    x = torch.rand(4, *model.shape).round()
+    values = []
+    for one in (model, back):
+        torch.manual_seed(1)
+        values.append((one.log_prob(x), one.sample(2)))
+    assert torch.equal(values[0][0], values[1][0])
+    assert torch.equal(values[0][1], values[1][1])
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_rows_do_not_meet(name):
+    model = longflow.build(name, shape=(1, 4, 4), levels=2, **SMALL[name], **OWN.get(name, {})).double().eval()
+    x = torch.rand(3, 1, 4, 4, dtype=torch.float64).round()
+    close(model.encode(x)[1:2], model.encode(x[1:2]))
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_learns(name):
+    torch.manual_seed(0)
+    model = longflow.build(name, shape=(4,), levels=2, **SMALL[name])
+    x = (torch.rand(256, 2) > 0.7).float().repeat(1, 2)
+    adapt(model, x)
+    optimiser, objective = torch.optim.Adam(model.parameters(), 1e-2), ELBO()
+    losses = []
+    for step in range(150):
+        for _, loss in objective(model, x, None, step / 150):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.05
+
+
+# The bound against closed forms
+
+
+def linear(weight, bias):
+    layer = nn.Linear(weight.shape[1], weight.shape[0]).double()
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
+
+
+def test_with_the_exact_posterior_every_weight_is_the_likelihood():
+    """Probabilistic PCA (Tipping & Bishop 1999) with orthogonal loadings: p(x) and p(z | x) are known."""
+    basis = torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64))[0]
+    loadings, mean, variance = basis * torch.tensor([2.0, 0.7]), torch.randn(5, dtype=torch.float64), 0.3
+    precision = (loadings.square().sum(0) + variance) / variance
+    to_mean = loadings.T / variance / precision[:, None]
+    weight = torch.cat((to_mean, torch.zeros(2, 5, dtype=torch.float64)))
+    bias = torch.cat((-to_mean @ mean, -0.5 * precision.log()))
+    model = VAE(
+        StandardNormal((2,)),
+        Given(linear(weight, bias), Normal((2,)), (5,)),
+        Given(linear(loadings, mean), EqualNormal((5,), math.sqrt(variance)), (2,)),
+    ).double()
+    x = mean + torch.randn(6, 5, dtype=torch.float64)
+    exact = MultivariateNormal(mean, loadings @ loadings.T + variance * torch.eye(5)).log_prob(x)
+    close(model.log_weight(x), exact, 1e-6)
+    close(model.bound(x, samples=7), exact, 1e-6)
+    draws = torch.stack([model.log_prob(x) for _ in range(4000)])
+    error = draws.std(0) / math.sqrt(len(draws))
+    assert ((draws.mean(0) - exact).abs() < SIGMAS * error).all()
+
+
+def toy(prior=None, posterior=None):
+    encoder = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4))
+    decoder = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
+    prior = prior or StandardNormal((2,))
+    return VAE(
+        prior,
+        Given(encoder, posterior or Normal((2,)), (3,)),
+        Given(decoder, EqualNormal((3,), 0.4, floor=0.1), (2,)),
+    ).double()
+
+
+def test_bounds_tighten_to_the_likelihood_by_quadrature():
+    model = toy()
+    x = 0.5 * torch.randn(4, 3, dtype=torch.float64)
+    axis = torch.linspace(-8, 8, 401, dtype=torch.float64)
+    z = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        prior = model.prior.log_prob(z)
+        exact = torch.stack(
+            [
+                torch.logsumexp(model.observation.log_prob(row.expand(len(z), 3), z) + prior, 0)
+                + 2 * math.log(16 / 400)
+                for row in x
+            ]
+        )
+        bounds = [torch.stack([model.bound(x, samples=k) for _ in range(100)]).mean(0) for k in (1, 10, 1000)]
+    for looser, tighter in itertools.pairwise([*bounds, exact]):
+        assert (looser < tighter + 0.02).all()
+    assert (bounds[0] < exact - 0.05).any()
+    close(bounds[2], exact, 0.1)
+
+
+@pytest.mark.parametrize("prior", ["standard", "diagonal", "class"])
+def test_kl_of_normals_is_torchs(prior):
+    context = torch.randn(6, 4, dtype=torch.float64)
+    loc, log_scale = context.chunk(2, 1)
+    own = {
+        "standard": StandardNormal((2,)),
+        "diagonal": DiagonalNormal((2,)),
+        "class": ClassNormal((2,), torch.arange(2)[:, None], 3),
+    }[prior].double()
+    for p in own.parameters():
+        nn.init.normal_(p, std=0.3)
+    y = torch.tensor([0, 2, 1, 1, 0, 2]) if prior == "class" else None
+    other_loc, other_scale = {
+        "standard": lambda: (torch.zeros(2), torch.ones(2)),
+        "diagonal": lambda: (own.loc, own.log_scale.exp()),
+        "class": lambda: (own.loc[y, :, 0], own.log_scale[y, :, 0].exp()),
+    }[prior]()
+    expected = kl_divergence(TorchNormal(loc, log_scale.exp()), TorchNormal(other_loc, other_scale))
+    close(Normal((2,)).divergence(context, own, y), expected.double())
+
+
+@pytest.mark.parametrize("prior", ["diagonal", "flow", "vamp", "classes unknown"])
+def test_bounds_by_closed_form_and_by_draws_agree(prior):
+    model = toy()
+    made = {
+        "diagonal": lambda: DiagonalNormal((2,)),
+        "flow": lambda: Flow(Chain(Coupling(Affine(), MLP(1, 2, hidden=4, depth=1))), StandardNormal((2,))),
+        "vamp": lambda: VampPrior(model.posterior, 3),
+        "classes unknown": lambda: ClassNormal((2,), torch.arange(2)[:, None], 3),
+    }[prior]().double()
+    for p in made.parameters():
+        nn.init.normal_(p, std=0.3)
+    model = VAE(made, model.posterior, model.observation).double()
+    x = torch.randn(1, 3, dtype=torch.float64).expand(20000, 3)
+    with torch.no_grad():
+        by_form, by_draws = model.log_prob(x), model.log_weight(x)
+    error = math.hypot(by_form.std().item(), by_draws.std().item()) / math.sqrt(len(x))
+    assert abs(by_form.mean() - by_draws.mean()).item() < SIGMAS * error
+
+
+def test_an_affine_conditional_flow_is_the_plain_posterior():
+    """f-VAE's first special case, F_x(u) = σ(x) u + μ(x): the loss of a VAE, draw for draw."""
+    plain = toy()
+    order = nn.Sequential(plain.posterior.network, Swap())
+    conditional = Flow(Inverse(Affine()), StandardNormal((2,)), (4,))
+    flow = VAE(plain.prior, Given(order, conditional, (3,)), plain.observation).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    values = []
+    for model in (plain, flow):
+        torch.manual_seed(2)
+        values.append(model.log_weight(x))
+    close(*values)
+
+
+class Swap(nn.Module):
+    """From (μ, log σ) to the order of an affine map's parameters, (log σ, μ)."""
+
+    def forward(self, x):
+        return torch.cat(x.chunk(2, 1)[::-1], 1)
+
+
+def test_a_flow_that_is_undone_is_the_flow_with_noisy_inputs():
+    """f-VAE's second special case, F_x(u) = F(σ u + x) and x ~ N(F⁻¹(z), σ²): log p_F(x + σ u), draw for draw."""
+    flow = Flow(
+        Chain(Learned(Affine(), (4,)), Coupling(Affine(), MLP(2, 4, hidden=8, depth=1)), Reverse()),
+        StandardNormal((4,)),
+    ).double()
+    for p in flow.parameters():
+        nn.init.normal_(p, std=0.4)
+    same = lambda: Given(nn.Identity(), EqualNormal((4,), 0.3), (4,))  # noqa: E731
+    model = VAE(flow, same(), same()).double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    torch.manual_seed(3)
+    value = model.log_weight(x)
+    torch.manual_seed(3)
+    noise = model.posterior.distribution.log_scale.exp() * torch.randn_like(x)
+    close(value, flow.log_prob(x + noise))
+    close(model.encode(x), flow.encode(x))
+    close(model.decode(model.encode(x)), x)
+
+
+def test_fvae_is_the_papers_loss():
+    """L of the essay, with D log σ2, from its parts and one draw of u."""
+    torch.manual_seed(0)
+    model = (
+        longflow.build("fvae", shape=(1, 4, 4), layers=2, depth=2, width=8, maps=4, encoder_scale=0.6).double().eval()
+    )
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.2)
+    x = torch.randn(3, 1, 4, 4, dtype=torch.float64)
+    torch.manual_seed(4)
+    value = -model.log_weight(x)
+    torch.manual_seed(4)
+    code = model.posterior.network(x)
+    u = torch.randn_like(code)
+    log_s1 = model.posterior.distribution.log_scale
+    log_s2 = model.observation.distribution.log_scale
+    h = log_s1.exp() * u + code
+    z, log_det = model.prior.bijection(h)
+    back = model.observation.network(h)
+    loss = (
+        (back - x).square().flatten(1).sum(1) / (2 * (2 * log_s2).exp())
+        + 16 * log_s2
+        + 8 * math.log(2 * math.pi)
+        + z.square().flatten(1).sum(1) / 2
+        - u.square().flatten(1).sum(1) / 2
+        - log_det
+        - 16 * log_s1
+    )
+    close(value, loss)
+
+
+def test_preprocessing_keeps_the_units_of_the_data():
+    """Scaling the data by 17 costs log 17 a number, whatever the model makes of it."""
+    config = {"model": "vae", "options": {**CATALOGUE["vae"].options, **SMALL["vae"]}, "shape": [6], "levels": 17}
+    scaled = assemble({**config, "preprocess": "unit"})
+    x = torch.rand(5, 6) * 17
+    torch.manual_seed(1)
+    value = scaled.density.log_prob(x)
+    plain = assemble({**config, "preprocess": "none"})
+    plain.load_state_dict({k: v for k, v in scaled.state_dict().items() if "first" not in k})
+    torch.manual_seed(1)
+    close(plain.density.log_prob(x / 17) - 6 * math.log(17), value, 1e-3)
+
+
+def test_a_logistic_mixture_is_finite_far_away():
+    levels = LogisticMixture((1,), 256, 1).double()
+    context = torch.tensor([[0.0, mean, scale] for mean in (-50.0, 0.0, 50.0) for scale in (-7.0, 0.0, 3.0)]).double()
+    context.requires_grad_()
+    for x in (0.0, 100.0, 255.0):
+        value = levels.log_prob(torch.full((9, 1), x, dtype=torch.float64), context)
+        (gradient,) = torch.autograd.grad(value.sum(), context)
+        assert value.isfinite().all()
+        assert gradient.isfinite().all()
+
+
+def test_levels_likelihoods_against_torch():
+    from longflow.distributions import Bernoulli, Categorical
+
+    context = torch.randn(4, 12, dtype=torch.float64)
+    x = torch.randint(4, (4, 3)).double()
+    logits = context.reshape(4, 4, 3).movedim(1, -1)
+    close(Categorical((3,), 4).log_prob(x, context), TorchCategorical(logits=logits).log_prob(x).sum(1))
+    close(Categorical((3,), 4).mean(context), (logits.softmax(-1) * torch.arange(4)).sum(-1))
+    y, logits = (x > 1).double(), context[:, :3]
+    expected = torch.distributions.Bernoulli(logits=logits).log_prob(y).sum(1)
+    close(Bernoulli((3,)).log_prob(y, logits), expected)
+
+
+def test_a_normal_mixture_against_torch():
+    context = torch.randn(4, 12, dtype=torch.float64)
+    logits, loc, log_scale = context.reshape(4, 6, 2).chunk(3, 1)
+    parts = torch.distributions.Independent(TorchNormal(loc, log_scale.exp()), 1)
+    oracle = torch.distributions.MixtureSameFamily(TorchCategorical(logits=logits.mean(2)), parts)
+    x = torch.randn(4, 2, dtype=torch.float64)
+    close(NormalMixture((2,), 2).log_prob(x, context), oracle.log_prob(x))
+    close(NormalMixture((2,), 2).mean(context), oracle.mean)
+
+
+# The objective
+
+
+def test_the_weight_of_kl_rises_and_cycles():
+    assert ELBO(beta=3).weight(0) == 3
+    warm = ELBO(kl_warmup=0.5)
+    assert [warm.weight(t) for t in (0, 0.25, 0.5, 0.9, 1)] == [0, 0.5, 1, 1, 1]
+    cyclic = ELBO(kl_warmup=0.5, kl_cycles=2, beta=2)
+    assert [cyclic.weight(t) for t in (0, 0.125, 0.25, 0.49, 0.5, 0.625, 1)] == [0, 1, 2, 2, 0, 1, 2]
+
+
+class Stand(nn.Module):
+    """A model whose bound has known parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.kl = nn.Parameter(torch.tensor([[0.1, 2.0], [0.3, 1.0]]))
+
+    def parts(self, x, context):
+        return {"reconstruction": torch.tensor([-3.0, -5.0]), "kl": self.kl}
+
+
+def test_free_bits_cost_nothing_below_and_everything_above():
+    model, x = Stand(), torch.zeros(2, 4)
+
+    def loss(objective):
+        ((_, value),) = objective(model, x, None, 1.0)
+        return value
+
+    unit = 4 * math.log(2)
+    assert loss(ELBO()).item() == pytest.approx((4 + 0.2 + 1.5) / unit)
+    assert loss(ELBO(beta=2)).item() == pytest.approx((4 + 3.4) / unit)
+    free = loss(ELBO(free_bits=0.5))
+    assert free.item() == pytest.approx((4 + 0.5 + 1.5) / unit)
+    free.backward()
+    close(model.kl.grad, torch.tensor([[0, 0.5], [0, 0.5]]) / unit, 1e-7)
+
+
+def test_importance_weights_train_the_tighter_bound():
+    model = toy()
+    x = torch.randn(3, 3, dtype=torch.float64)
+    torch.manual_seed(5)
+    ((_, loss),) = ELBO(importance=4)(model, x, None, 0.0)
+    torch.manual_seed(5)
+    close(loss, -model.bound(x, samples=4).mean() / (3 * math.log(2)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"beta": -1.0}, "beta >= 0"),
+        ({"kl_warmup": 1.5}, "at most 1"),
+        ({"kl_cycles": 0}, "kl_cycles >= 1"),
+        ({"free_bits": math.nan}, "free_bits"),
+        ({"importance": 0}, "importance >= 1"),
+        ({"importance": 2, "beta": 2.0}, "plain bound"),
+    ],
+)
+def test_bad_objectives_are_told(fields, says):
+    with pytest.raises(UsageError, match=says):
+        ELBO(**fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("vae", {"latent": 0}, "latent >= 1"),
+        ("vae", {"likelihood": "bernouli"}, "did you mean 'bernoulli'"),
+        ("vae", {"likelihood": "bernoulli", "levels": 17}, "expects 2 levels"),
+        ("vae", {"likelihood": "logistic"}, "with levels"),
+        ("vae", {"floor": -1.0}, "floor"),
+        ("vae", {"scale": 1e-3}, "above 0.001"),
+        ("vae", {"posterior": "flow", "latent": 1}, "at least 2"),
+        ("vae", {"network": "conv", "shape": (8,)}, "pictures"),
+        ("vae", {"components": 0}, "components >= 1"),
+        ("cvae", {"classes": 1}, "at least 2 classes"),
+        ("fvae", {"shape": (1, 5, 4)}, "divisible"),
+        ("fvae", {"layers": 0}, "layers >= 1"),
+    ],
+)
+def test_bad_autoencoders_are_told(name, options, says):
+    with pytest.raises(UsageError, match=says):
+        longflow.build(name, **{"shape": (1, 4, 4), **options})
+
+
+def test_distributions_that_do_not_fit_are_told():
+    with pytest.raises(UsageError, match="likelihood expects"):
+        VAE(
+            StandardNormal((3,)),
+            Given(nn.Identity(), Normal((3,)), (2,)),
+            Given(nn.Identity(), EqualNormal((2,)), (1,)),
+        )
+
+
+# The doors
+
+QUICK = ["--steps", "60", "--threads", "1", "--width", "16"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("autoencoders")
+    made = {
+        "normal": ["vae"],
+        "grey": ["vae", "--likelihood", "grey", "--posterior", "flow", "--free-bits", "0.1"],
+        "binary": ["vae", "--levels", "2", "--likelihood", "bernoulli", "--prior", "vamp"],
+        "classes": ["cvae", "--latent", "2"],
+        "flow": ["fvae", "--layers", "1", "--depth", "1", "--maps", "8"],
+    }
+    for name, given in made.items():
+        assert main(["train", *given, *QUICK, "--out", str(folder / name)]) == 0
+    assert main(["train", "vae", "--data", "two-moons", "--latent", "2", *QUICK, "--out", str(folder / "moons")]) == 0
+    return folder
+
+
+def answer(capsys, *arguments, status=0):
+    capsys.readouterr()
+    assert main([*map(str, arguments), "--json"]) == status
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys, *arguments):
+    capsys.readouterr()
+    assert main([*map(str, arguments)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    return told
+
+
+def test_evaluation_tells_the_bound_and_its_parts(runs, capsys):
+    one = answer(capsys, "evaluate", runs / "normal")
+    assert one["likelihood"] == "lower bound"
+    assert one["dequantiser"] == "uniform"
+    assert one["roundtrip_max_abs"] is None
+    assert one["parts"]["reconstruction"] - one["parts"]["kl"] == pytest.approx(one["nats"], rel=0.02)
+    many = answer(capsys, "evaluate", runs / "normal", "--importance-samples", 20)
+    assert many["nats"] > one["nats"]
+    binary = answer(capsys, "evaluate", runs / "binary")
+    assert binary["dequantiser"] is None
+    assert binary["likelihood"] == "lower bound"
+    assert 0 < binary["bits_per_dim"] < 1.2
+
+
+def test_what_is_no_likelihood_has_no_bits(runs, capsys):
+    found = answer(capsys, "evaluate", runs / "grey")
+    assert found["likelihood"] == "none"
+    assert found["bits_per_dim"] is None
+    capsys.readouterr()
+    assert main(["evaluate", str(runs / "grey")]) == 0
+    assert "no likelihood" in capsys.readouterr().out
+    np.save(runs / "rows.npy", np.zeros((3, 1, 8, 8), np.uint8))
+    assert main(["score", str(runs / "grey"), str(runs / "rows.npy"), "--out", str(runs / "s.csv")]) == 0
+    assert (runs / "s.csv").read_text().startswith("log_prob\n")
+
+
+def test_every_verb_works_on_an_autoencoder(runs, capsys):
+    for name in ("normal", "grey", "binary", "classes", "flow"):
+        run = str(runs / name)
+        for verb in ("sample", "reconstruct", "interpolate", "manifold", "report"):
+            assert main([verb, run]) == 0, (name, verb)
+    for verb in (["resample"], ["latents"], ["edit", "--attribute", "3"]):
+        assert main([verb[0], str(runs / "flow"), *verb[1:]]) == 0
+    assert main(["report", str(runs / "moons")]) == 0
+    assert main(["sample", str(runs / "classes"), "--label", "3"]) == 0
+
+
+def test_samples_are_means_unless_noise_is_asked_for(runs):
+    out = [str(runs / f"{name}.npz") for name in ("means", "noisy")]
+    assert main(["sample", str(runs / "binary"), "--temperature", "1", "--out", out[0]]) == 0
+    assert main(["sample", str(runs / "binary"), "--temperature", "1", "--noise", "--out", out[1]]) == 0
+    means, noisy = (np.load(path)["x"] for path in out)
+    assert (means % 1 > 0).mean() > 0
+    assert set(np.unique(noisy)) == {0, 1}
+
+
+def test_commands_refuse_what_an_autoencoder_cannot(runs, capsys):
+    assert "what is invertible" in refused(capsys, "check", runs / "normal")
+    assert "climbs a density" in refused(capsys, "inpaint", runs / "flow")
+    assert "density-weight" in refused(capsys, "train", "vae", "--noise", 0, 1)
+    assert "expects 'none'" in refused(capsys, "train", "vae", "--likelihood", "logistic", "--preprocess", "unit")
+    assert "2 levels" in refused(capsys, "train", "vae", "--likelihood", "bernoulli")
+    assert "in [0, 1]" in refused(capsys, "train", "vae", "--likelihood", "bernoulli", "--data", "two-moons")
+    assert "at most 1" in refused(capsys, "train", "vae", "--kl-warmup", 2)
+    assert "latent >= 1" in refused(capsys, "train", "vae", "--latent", 0)
+
+
+def test_a_resumed_run_keeps_its_objective(runs, capsys, tmp_path):
+    shutil.copytree(runs / "grey", tmp_path / "run")
+    told = refused(capsys, "train", "vae", "--out", tmp_path / "run", "--resume", "--free-bits", 0.2)
+    assert "free_bits 0.1" in told
+    assert main(["train", "vae", "--out", str(tmp_path / "run"), "--resume", "--steps", "70"]) == 0
+
+
+def test_resuming_is_bit_identical_under_a_schedule(tmp_path, capsys):
+    given = ["train", "vae", "--kl-warmup", "0.5", "--kl-cycles", "2", "--schedule", "constant", *QUICK]
+    assert main([*given, "--out", str(tmp_path / "whole")]) == 0
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert config["objective"]["kl_cycles"] == 2
+    from longflow.commands.configure import Settings
+    from longflow.commands.train import Interrupted, train_run
+    from longflow.training import Recipe
+
+    settings = Settings(out=str(tmp_path / "half"), steps=60, threads=1)
+    recipe = Recipe(schedule="constant")
+    aim = {"kl_warmup": 0.5, "kl_cycles": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        from longflow.commands import train as module
+
+        patch.setattr(module, "anywhere", lambda asked: patched())
+        count = iter(range(100))
+
+        def patched():
+            return next(count) == 30
+
+        with pytest.raises(Interrupted):
+            train_run("vae", settings, recipe, {"width": 16}, aim)
+    assert main(["train", "vae", "--out", str(tmp_path / "half"), "--resume"]) == 0
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "half")]
+    assert weights[0] == weights[1]
+
+
+def test_dequantised_autoencoders_draw_noise_and_code_anew():
+    model = assemble(
+        {
+            "model": "vae",
+            "options": {**CATALOGUE["vae"].options, **SMALL["vae"]},
+            "shape": [6],
+            "preprocess": "unit",
+            "levels": 4,
+        }
+    )
+    assert isinstance(model, Dequantised)
+    x = torch.randint(4, (3, 6))
+    assert (model.log_weight(x) != model.log_weight(x)).all()
+    assert model.bound(x, samples=30).mean() > torch.stack([model.log_prob(x) for _ in range(30)]).mean()
