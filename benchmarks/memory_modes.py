@@ -23,7 +23,8 @@ import torch
 
 import longflow
 from longflow.bijections import adapt
-from longflow.commands.evaluate import dataset_of, fixed_draws
+from longflow.commands.evaluate import dataset_of
+from longflow.commands.rows import fixed_draws
 from longflow.models import assemble, put_weights
 from longflow.runs import Run
 

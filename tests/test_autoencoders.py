@@ -17,6 +17,7 @@ from torch.distributions import Normal as TorchNormal
 import longflow
 from longflow.bijections import Affine, Chain, Coupling, Inverse, Learned, Reverse, adapt
 from longflow.cli import main
+from longflow.commands.watch import floors, warnings_of
 from longflow.distributions import (
     ClassNormal,
     Dequantised,
@@ -575,3 +576,27 @@ def test_dequantised_autoencoders_draw_noise_and_code_anew():
     x = torch.randint(4, (3, 6))
     assert (model.log_weight(x) != model.log_weight(x)).all()
     assert model.bound(x, samples=30).mean() > torch.stack([model.log_prob(x) for _ in range(30)]).mean()
+
+
+def test_a_collapsed_posterior_is_warned_of_once(tmp_path, capsys):
+    assert main(["train", "vae", "--beta", "1000", "--out", str(tmp_path / "run"), *QUICK[2:], "--steps", "200"]) == 0
+    told = capsys.readouterr().err
+    assert told.count("collapsed onto the prior") == 1
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["validation_kl"] < 0.1
+    assert metrics[-1]["validation_used"] <= metrics[-1]["validation_groups"] == 20
+    found = answer(capsys, "evaluate", tmp_path / "run")
+    assert found["parts"]["used"] == metrics[-1]["validation_used"] or found["parts"]["kl"] < 0.1
+
+
+def test_a_deviation_at_its_floor_is_told():
+    model = toy()
+    assert not floors(model)
+    with torch.no_grad():
+        model.observation.distribution.s.fill_(-10.0)
+    assert floors(model)
+    assert any("floor" in told for told in warnings_of(model, {"kl": 1.0}))
+    close(model.observation.distribution.log_scale.exp(), torch.tensor(0.1, dtype=torch.float64), 1e-4)
+    model.observation.distribution.s.requires_grad_()
+    model.log_prob(torch.randn(4, 3, dtype=torch.float64)).sum().backward()
+    assert model.observation.distribution.s.grad.abs() > 0

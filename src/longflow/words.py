@@ -72,7 +72,10 @@ def evaluate_words(result: Result) -> str:
 def _parts_words(result: Result) -> str:
     if "parts" not in result:
         return ""
-    return "; of one draw: " + ", ".join(f"{name} {value:.3f} nats" for name, value in result["parts"].items())
+    parts = result["parts"]
+    told = f"; of one draw: reconstruction {parts['reconstruction']:.3f}, KL {parts['kl']:.3f} nats"
+    told += f", {parts['used']} of {parts['groups']} numbers of the code used" if "used" in parts else ""
+    return told + ("; a learned deviation is at its floor" if result.get("at_floor") else "")
 
 
 def _kind(result: Result) -> str:

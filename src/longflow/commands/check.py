@@ -11,7 +11,8 @@ from torch.func import jacrev
 
 from longflow.bijections import Residual
 from longflow.commands.certificate import certificate
-from longflow.commands.evaluate import dataset_of, fixed_draws
+from longflow.commands.evaluate import dataset_of
+from longflow.commands.rows import fixed_draws
 from longflow.distributions import Flow
 from longflow.errors import InversionError, UsageError
 from longflow.models import load

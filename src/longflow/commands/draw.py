@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from longflow import figures
-from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws
+from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.rows import batches_of, fixed_draws
 from longflow.distributions import LatentModel, Temperature
 from longflow.errors import UsageError
 from longflow.models import load

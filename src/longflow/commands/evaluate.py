@@ -1,8 +1,6 @@
 """Likelihood of a data set under a run's model, with its error and its convention."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +8,8 @@ import torch
 
 from longflow.commands.configure import classifier_alone
 from longflow.commands.estimates import estimation, use_terms
+from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws
+from longflow.commands.watch import floors, parts_of
 from longflow.data import Dataset
 from longflow.data import load as load_data
 from longflow.distributions import LatentModel
@@ -21,7 +21,6 @@ from longflow.units import bits_per_dim, standard_error
 
 Split = Literal["train", "validation", "test"]
 
-ROWS_AT_ONCE = 500
 ROUND_TRIP_ROWS = 256
 MOST_ESTIMATED = 1000
 """Events that are scored by default where each takes dozens of passes."""
@@ -113,7 +112,6 @@ def measure(
         "split": split,
         "n": len(rows),
         "nats": float(nats.mean()),
-        "stderr_nats": standard_error(nats),
         "bits_per_dim": float(bits.mean()) if proper else None,
         "stderr_bits_per_dim": standard_error(bits) if proper else None,
         "likelihood": model.likelihood,
@@ -121,20 +119,12 @@ def measure(
         "importance_samples": importance_samples,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]) if model.invertible else None,
-        **parts(model, rows, seed),
+        **({} if proper else {"stderr_nats": standard_error(nats)}),
+        **({"parts": found} if (found := parts_of(model, rows, seed)) else {}),
+        **({"at_floor": True} if floors(model) else {}),
         **estimation(model, drawn),
         **({"accuracy": accuracies(model, rows, labels[split][: len(rows)], seed)} if labels else {}),
     }
-
-
-def parts(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str, Any]:
-    """Return the mean of each part of an autoencoder's bound, in nats, from one draw for each row; {} for others."""
-    sums: dict[str, float] = {}
-    with fixed_draws(seed), torch.inference_mode():
-        for x in batches_of(model, rows):
-            for name, value in model.parts(x).items():
-                sums[name] = sums.get(name, 0.0) + float(value.double().sum())
-    return {"parts": {name: value / len(rows) for name, value in sums.items()}} if sums else {}
 
 
 def check_samples(model: LatentModel, samples: int) -> None:
@@ -237,26 +227,3 @@ def round_trip(model: LatentModel, rows: np.ndarray) -> float:
         except InversionError:
             return math.inf
     return float(torch.stack(errors).max())
-
-
-def batches_of(model: torch.nn.Module, rows: np.ndarray) -> Iterator[torch.Tensor]:
-    """Yield the rows as tensors of the model's dtype and device, some hundred at a time."""
-    like = next(model.parameters())
-    return (torch.as_tensor(rows[i : i + ROWS_AT_ONCE]).to(like) for i in range(0, len(rows), ROWS_AT_ONCE))
-
-
-def latents_of(model: LatentModel, rows: np.ndarray) -> torch.Tensor:
-    """Return the latents of rows, (N, *shape), of levels at the middle of their bins."""
-    with torch.inference_mode():
-        return torch.cat([model.encode(x) for x in batches_of(model, rows)])
-
-
-@contextmanager
-def fixed_draws(seed: int) -> Iterator[None]:
-    """Start torch's generators at `seed`; put them back afterwards."""
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"expected a seed of 0 to 2^63 - 1; {seed} came")
-    used = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=used):
-        torch.manual_seed(seed)
-        yield

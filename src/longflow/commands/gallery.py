@@ -7,8 +7,8 @@ import numpy as np
 from longflow import figures
 from longflow.commands.draw import beside, draw, labels_to_draw, pictures, reconstructed
 from longflow.commands.edit import attributes, auc, direction, edit_strips, moved
-from longflow.commands.evaluate import latents_of
 from longflow.commands.interpolate import between, spanned
+from longflow.commands.rows import latents_of
 from longflow.commands.scales import energies, energy_strips, redrawn
 from longflow.data import Dataset
 from longflow.distributions import LatentModel

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path
-from longflow.commands.evaluate import Split, dataset_of, fixed_draws
+from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.rows import fixed_draws
 from longflow.distributions import Dequantised
 from longflow.errors import UsageError, choose
 from longflow.runs import write_bytes

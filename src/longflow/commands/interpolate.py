@@ -8,7 +8,8 @@ import torch
 
 from longflow import figures
 from longflow.commands.draw import open_model, output_path, write_rows
-from longflow.commands.evaluate import Split, dataset_of, latents_of
+from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.rows import latents_of
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path, write_rows
-from longflow.commands.evaluate import Split, batches_of, dataset_of, fixed_draws, latents_of
+from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.rows import batches_of, fixed_draws, latents_of
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
 

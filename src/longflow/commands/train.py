@@ -13,9 +13,11 @@ from torch import Tensor
 from longflow.adaptive import has_statistics
 from longflow.bijections import adapt, settle
 from longflow.commands.configure import Settings, classifier_alone, configuration, default_out
-from longflow.commands.evaluate import classified, fixed_draws, log_likelihoods
+from longflow.commands.evaluate import classified, log_likelihoods
 from longflow.commands.prepare import check_batches, check_classifier, classes_of, fit_units, objective_of
 from longflow.commands.progress import Bar, names_of
+from longflow.commands.rows import fixed_draws
+from longflow.commands.watch import parts_of, warnings_of
 from longflow.constraints import tighten
 from longflow.data import Dataset
 from longflow.data import load as load_data
@@ -133,7 +135,7 @@ class Trainer:
         self.batches = Batches(rows, labels, self.recipe.batch, config["seed"], rank=rank, world=world_size())
         epochs = math.ceil(STEPS_BETWEEN_VALIDATIONS / self.batches.steps_per_epoch)
         self.interval = epochs * self.batches.steps_per_epoch
-        self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": []}
+        self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": [], "warned": []}
         torch.manual_seed(config["seed"] + rank)
 
     def begin(self) -> None:
@@ -157,7 +159,7 @@ class Trainer:
         saved = self.run.checkpoint()
         try:
             self.state.load_state_dict(saved["state"])
-            self.log = dict(saved["log"])
+            self.log |= dict(saved["log"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             what = f"{self.run.checkpoint_file} is not a checkpoint of this run"
             raise UsageError(f"{what} ({(str(error) or repr(error)).splitlines()[0]})") from error
@@ -236,14 +238,26 @@ class Trainer:
         if model.estimates:
             rows = rows[:VALIDATED_BY_ESTIMATES]
         nats = log_likelihoods(model, rows, seed=self.config["seed"])
+        parts = self._watched(model, rows)
         if model.likelihood == "none":
-            return {"validation_nelbo": -float(nats.mean()), "validation_stderr": standard_error(nats)}
+            return {"validation_nelbo": -float(nats.mean()), "validation_stderr": standard_error(nats), **parts}
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
         return {
             "validation_bits_per_dim": float(bits.mean()),
             "validation_stderr": standard_error(bits),
             "validation_nats": float(nats.mean()),
+            **parts,
         }
+
+    def _watched(self, model: LatentModel, rows: np.ndarray) -> dict[str, float]:
+        """Return the parts of an autoencoder's bound; warn, once each, of what is wrong after a quarter of the run."""
+        parts = parts_of(model, rows, self.config["seed"])
+        early = self.state.step < self.config["steps"] / 4
+        for told in [] if early or self.rank else warnings_of(model, parts):
+            if told.split(":")[0] not in self.log["warned"]:
+                self.log["warned"].append(told.split(":")[0])
+                print(f"longflow: {told}", file=sys.stderr)
+        return {f"validation_{name}": value for name, value in parts.items()}
 
     def _stale(self) -> bool:
         return 0 < self.config["patience"] <= self.log["stale"]

@@ -1,0 +1,35 @@
+"""Rows of a data set through a model: in batches, with draws that a seed fixes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from longflow.distributions import LatentModel
+from longflow.errors import UsageError
+
+ROWS_AT_ONCE = 500
+
+
+def batches_of(model: torch.nn.Module, rows: np.ndarray) -> Iterator[torch.Tensor]:
+    """Yield the rows as tensors of the model's dtype and device, some hundred at a time."""
+    like = next(model.parameters())
+    return (torch.as_tensor(rows[i : i + ROWS_AT_ONCE]).to(like) for i in range(0, len(rows), ROWS_AT_ONCE))
+
+
+def latents_of(model: LatentModel, rows: np.ndarray) -> torch.Tensor:
+    """Return the latents of rows, (N, *shape), of levels at the middle of their bins."""
+    with torch.inference_mode():
+        return torch.cat([model.encode(x) for x in batches_of(model, rows)])
+
+
+@contextmanager
+def fixed_draws(seed: int) -> Iterator[None]:
+    """Start torch's generators at `seed`; put them back afterwards."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"expected a seed of 0 to 2^63 - 1; {seed} came")
+    used = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=used):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,51 @@
+"""What is watched in an autoencoder: whether its codes say anything, and whether its deviations are at their floor."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from longflow.commands.rows import batches_of, fixed_draws
+from longflow.distributions import EqualNormal, LatentModel
+
+ACTIVE_KL = 0.01
+"""Mean KL of a number of the code, in nats, from which it counts as used."""
+
+LITTLE = 0.1
+"""Mean KL of all of a code, in nats, below which the posterior has collapsed onto the prior."""
+
+
+def parts_of(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str, Any]:
+    """Return mean reconstruction and KL of rows, in nats, from one draw of each; {} for models of one piece.
+
+    Where KL is known for each number of the code, or group of them, `used` counts those of more than 0.01 nats, and
+    `groups` all.
+    """
+    sums: dict[str, torch.Tensor] = {}
+    with fixed_draws(seed), torch.inference_mode():
+        for x in batches_of(model, rows):
+            for name, value in model.parts(x).items():
+                sums[name] = sums.get(name, 0.0) + value.double().sum(0).cpu()
+    if not sums:
+        return {}
+    kl = sums["kl"] / len(rows)
+    found = {"reconstruction": float(sums["reconstruction"]) / len(rows), "kl": float(kl.sum())}
+    return {**found, "used": int((kl > ACTIVE_KL).sum()), "groups": len(kl)} if len(kl) > 1 else found
+
+
+def floors(model: LatentModel) -> bool:
+    """Return whether some learned deviation has been driven to its floor."""
+    return any(m.at_floor for m in model.modules() if isinstance(m, EqualNormal))
+
+
+def warnings_of(model: LatentModel, parts: dict[str, Any]) -> list[str]:
+    """Return what a user should know while an autoencoder trains, a line each."""
+    told = []
+    if parts and parts["kl"] < LITTLE:
+        told.append(
+            f"the posterior has collapsed onto the prior: its codes carry {parts['kl']:.2g} nats, and the decoder"
+            " ignores them (--kl-warmup, --free-bits, a weaker decoder or bnvae help)"
+        )
+    if floors(model):
+        told.append("a learned deviation is at its floor: the likelihood is what the floor allows (see --floor)")
+    return told
