@@ -17,6 +17,8 @@ from torch.distributions import Normal as TorchNormal
 import longflow
 from longflow.bijections import Affine, Chain, Coupling, Inverse, Learned, Reverse, adapt
 from longflow.cli import main
+from longflow.commands.interpolate import between
+from longflow.commands.neighbours import nearest
 from longflow.commands.watch import floors, warnings_of
 from longflow.distributions import (
     ClassNormal,
@@ -600,3 +602,62 @@ def test_a_deviation_at_its_floor_is_told():
     model.observation.distribution.s.requires_grad_()
     model.log_prob(torch.randn(4, 3, dtype=torch.float64)).sum().backward()
     assert model.observation.distribution.s.grad.abs() > 0
+
+
+# Seen from within
+
+
+def test_traversals_span_quantiles_about_an_event(runs, capsys):
+    found = answer(capsys, "traverse", runs / "classes", "--out", runs / "t.npz", "--points", 5)
+    assert found["dims"] == [0, 1]
+    square = np.load(runs / "t.npz")["x"]
+    assert square.shape == (25, 1, 8, 8)
+    model = longflow.load(runs / "classes")
+    corner = torch.tensor([[-1.6448536, 1.6448536]])
+    with torch.no_grad():
+        close(torch.as_tensor(square[0]).float(), model.decode(corner)[0], 1e-5)
+    found = answer(capsys, "traverse", runs / "normal", "--event", 3)
+    assert len(found["dims"]) == 10
+    assert "0 to 19" in refused(capsys, "traverse", runs / "normal", "--dims", 20)
+    assert "--event" in refused(capsys, "traverse", runs / "normal", "--event", 9999)
+    assert "pictures" in refused(capsys, "traverse", runs / "moons")
+
+
+def test_neighbours_are_the_nearest_codes(runs, capsys):
+    found = answer(capsys, "neighbours", runs / "normal", "-k", 3, "-n", 4, "--out", runs / "n.csv")
+    assert 0 <= found["agree"] <= 1
+    table = np.genfromtxt(runs / "n.csv", delimiter=",", names=True)
+    assert len(table) == 12
+    known = torch.randn(50, 2, 3)
+    for metric in ("cosine", "euclidean"):
+        which, distance = nearest(known[:7], known, 50, metric)
+        assert (which[:, 0] == np.arange(7)).all()
+        assert (np.diff(distance) >= 0).all()
+        flat = known.flatten(1)
+        oracle = (
+            1 - nn.functional.cosine_similarity(flat[:1], flat) if metric == "cosine" else (flat[0] - flat).norm(dim=1)
+        )
+        close(torch.as_tensor(distance[0]), oracle.sort().values, 1e-3)
+    assert "-k of 1" in refused(capsys, "neighbours", runs / "normal", "-k", 0)
+    assert main(["neighbours", str(runs / "moons")]) == 0
+
+
+def test_an_arc_keeps_the_norm_of_normal_codes_and_ends_at_the_events(runs):
+    model = longflow.load(runs / "normal")
+    rows = np.random.default_rng(0).integers(17, size=(8, 1, 8, 8)).astype(np.uint8)
+    arcs, lines = (between(model, rows, 4, 5, 0, path) for path in ("arc", "line"))
+    close(torch.as_tensor(arcs[:, [0, 4]]), torch.as_tensor(lines[:, [0, 4]]), 1e-6)
+    assert (arcs[:, 2] != lines[:, 2]).any()
+
+
+def test_binary_data_are_drawn_once_with_the_grey_value_as_probability():
+    grey, black = longflow.data.load("digits"), longflow.data.load("digits-binary")
+    assert black.levels == 2
+    assert black.sha256 == longflow.data.load("digits-binary").sha256
+    x, y = grey.split("train"), black.split("train")
+    assert not y[x == 0].any()
+    assert y[x == 16].all()
+    half = y[x == 8].mean()
+    assert abs(half - 0.5) < SIGMAS * 0.5 / math.sqrt((x == 8).sum())
+    with pytest.raises(UsageError, match="continuous"):
+        longflow.data.load("two-moons").binarise(0)

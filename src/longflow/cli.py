@@ -25,11 +25,13 @@ from longflow.commands.edit import edit
 from longflow.commands.evaluate import evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.interpolate import interpolate, manifold
+from longflow.commands.neighbours import neighbours
 from longflow.commands.report import report
 from longflow.commands.scales import latents, resample
 from longflow.commands.score import score
 from longflow.commands.sizes import sizes
 from longflow.commands.train import Interrupted, train_run
+from longflow.commands.traverse import traverse
 from longflow.errors import InversionError, TrainingDivergedError, UsageError, choose
 from longflow.models import CATALOGUE, Model
 from longflow.runs import Run, finite
@@ -227,6 +229,8 @@ COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
     "reconstruct": (reconstruct, wrote_words),
     "interpolate": (interpolate, wrote_words),
     "manifold": (manifold, wrote_words),
+    "traverse": (traverse, wrote_words),
+    "neighbours": (neighbours, wrote_words),
     "edit": (edit, wrote_words),
     "resample": (resample, wrote_words),
     "latents": (latents, wrote_words),

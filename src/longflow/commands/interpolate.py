@@ -1,7 +1,7 @@
 """Interpolations in the latent space: lines between two events, and the manifold that four of them span."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from longflow.commands.draw import open_model, output_path, write_rows
 from longflow.commands.evaluate import Split, dataset_of
 from longflow.commands.rows import latents_of
 from longflow.distributions import LatentModel
-from longflow.errors import UsageError
+from longflow.errors import UsageError, choose
+
+PATHS = ("line", "arc")
 
 
 def interpolate(
@@ -21,11 +23,15 @@ def interpolate(
     split: Split = "test",
     pairs: int = 8,
     points: int = 11,
+    path: Literal["line", "arc"] = "line",
     seed: int = 0,
     out: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Walk straight lines in the latent space between pairs of events, and write the decoded points.
+    """Walk in the latent space between pairs of events, and write the decoded points.
+
+    A straight line between two codes leaves the shell on which those of a normal prior lie; the arc
+    cos(t) z1 + sin(t) z2, t = 0 to π/2, stays in it, as it is normal wherever z1 and z2 are (Su Jianlin).
 
     Args:
         run: A run directory.
@@ -33,6 +39,7 @@ def interpolate(
         split: The part of the data.
         pairs: Number of pairs.
         points: Points on each line, its ends included.
+        path: The straight line, or the arc.
         seed: Seed of the choice of pairs.
         out: File to write; by default a name under RUN/samples.
         device: auto, cpu, cuda, cuda:1, ...
@@ -42,10 +49,11 @@ def interpolate(
     rows = dataset_of(folder, data).split(split)
     if pairs < 1 or points < 2 or len(rows) < 2 * pairs:
         raise UsageError(f"expected 1 <= --pairs <= {len(rows) // 2} and --points >= 2; {pairs} and {points} came")
-    path = output_path(folder, config, f"interpolate-{split}-seed{seed}", out)
-    strips = between(model, rows, pairs, points, seed)
-    write_rows(path, strips.reshape(-1, *config["shape"]), config, lambda levels: figures.strips(strips, levels=levels))
-    return {"out": str(path), "pairs": pairs, "points": points, "seed": seed}
+    mark = "" if path == "line" else f"-{choose('path', path, PATHS)}"
+    file = output_path(folder, config, f"interpolate-{split}{mark}-seed{seed}", out)
+    strips = between(model, rows, pairs, points, seed, path)
+    write_rows(file, strips.reshape(-1, *config["shape"]), config, lambda levels: figures.strips(strips, levels=levels))
+    return {"out": str(file), "pairs": pairs, "points": points, "path": path, "seed": seed}
 
 
 def manifold(
@@ -82,13 +90,15 @@ def manifold(
     return {"out": str(path), "points": points, "seed": seed}
 
 
-def between(model: LatentModel, rows: np.ndarray, pairs: int, points: int, seed: int) -> np.ndarray:
-    """Return decoded straight latent lines between random pairs of rows, (pairs, points, *shape)."""
+def between(model: LatentModel, rows: np.ndarray, pairs: int, points: int, seed: int, path: str = "line") -> np.ndarray:
+    """Return decoded latent lines, or arcs, between random pairs of rows, (pairs, points, *shape)."""
     with torch.inference_mode():
         z = _some_latents(model, rows, 2 * pairs, seed)
         start, end = z[:pairs, None], z[pairs:, None]
         t = torch.linspace(0, 1, points).to(z).reshape(1, -1, *[1] * (z.dim() - 1))
-        line = torch.lerp(start, end, t).flatten(0, 1)
+        angle = t * (math.pi / 2)
+        walked = torch.lerp(start, end, t) if path == "line" else angle.cos() * start + angle.sin() * end
+        line = walked.flatten(0, 1)
         return model.decode(line).unflatten(0, (pairs, points)).cpu().numpy()
 
 

@@ -31,6 +31,8 @@ CATALOGUE: dict[str, Source] = {
     "digits": Source(digits, "1,797 handwritten digits, 1x8x8, 17 levels, no download (Alpaydin and Kaynak, 1998)"),
     "mnist": Source(mnist, "70,000 handwritten digits, 1x28x28 (LeCun, Cortes and Burges, 1998)"),
     "fashion-mnist": Source(fashion_mnist, "70,000 pictures of clothes, 1x28x28 (Xiao, Rasul and Vollgraf, 2017)"),
+    "digits-binary": Source(lambda: digits().binarise(0), "digits, each pixel drawn once as black or white"),
+    "mnist-binary": Source(lambda: mnist().binarise(0), "mnist, each pixel drawn once as black or white"),
     "cifar10": Source(cifar10, "60,000 photographs of ten kinds of things, 3x32x32 (Krizhevsky, 2009)"),
     "two-moons": Source(toys.two_moons, "two interleaved half circles in the plane"),
     "rings": Source(toys.rings, "four concentric rings in the plane"),
