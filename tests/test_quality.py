@@ -368,7 +368,7 @@ def test_the_summary_sees_each_fault(tmp_path):
     made, _ = extractor_of(source(), "auto", tmp_path)
 
     def told(samples):
-        found = summarise(samples, held_out, train, made)
+        found = summarise(samples, held_out, train, made, fresh=train)
         return {name: value["samples"] for name, value in found["measures"].items()}, found
 
     good, whole = told(fresh[:120])
@@ -387,8 +387,8 @@ def test_the_summary_sees_each_fault(tmp_path):
     copied, found = told(train[:120])
     assert copied["precision"] > 0.8
     assert found["nearest_training_row"]["copies"] == 1
-    with pytest.raises(UsageError, match="no fewer training rows"):
-        summarise(train, train, train[:500], made)
+    with pytest.raises(UsageError, match="no fewer fresh rows"):
+        summarise(train, train, train, made, fresh=train[:500])
 
 
 @pytest.fixture(scope="module")
@@ -429,7 +429,7 @@ def test_the_command_says_how_many_rows_there_are(digits, tmp_path):
     assert rows_to_compare(dataset, None) == 360
     for n in (19, 361):
         with pytest.raises(
-            UsageError, match=r"expected -n of 20 to 360 \(digits has 1,257 training and 360 test rows\)"
+            UsageError, match=r"expected -n of 20 to 360 \(digits has 1,257 training and 360 test rows, half"
         ):
             quality(str(digits.path), n=n, cache=str(tmp_path))
     assert material(dataset).labels_sha256 == dataset.labels_sha256

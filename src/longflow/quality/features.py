@@ -174,9 +174,10 @@ class RandomConvolutions(Extractor):
 
 
 class Whitening(Extractor):
-    """The first 64 principal components of the training rows, or all there are, each of variance 1 over them.
+    """Principal components of the training rows, each of variance 1 over them, at most 64.
 
-    Of a table these are its columns, decorrelated. Every direction counts alike, whatever its share of the variance.
+    Of pictures those that hold 99% of the variance: directions of next to none, such as pixels that are hardly ever
+    set, would count as much as all others. Of a table all, in units of its columns' deviations.
     """
 
     kind = "pca"
@@ -197,15 +198,17 @@ class Whitening(Extractor):
     def fitted(cls, train: np.ndarray) -> "Whitening":
         """Return the whitening of training rows (N, *shape)."""
         x = train.reshape(len(train), -1).astype(np.float64)
-        values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x, rowvar=False)))
-        # Constant pixels have directions of no variance, which would be blown up.
-        kept = min(FEATURES, int((values > 1e-9 * values[-1]).sum()))
+        pictures = train.ndim > 2
+        units = np.ones(x.shape[1]) if pictures else np.where((std := x.std(0)) > 0, std, 1)
+        values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x / units, rowvar=False)))
+        values, vectors = values[::-1], vectors[:, ::-1]
+        before = (np.cumsum(values) - values) / values.sum()
+        kept = min(FEATURES, int((before < 0.99).sum() if pictures else (values > 1e-9 * values[0]).sum()))
         made = cls(train.shape[1:], kept)
         made.mean.copy_(torch.from_numpy(x.mean(0)))
         # An eigenvector's sign is the solver's whim; the hash shall not be.
-        found = vectors[:, ::-1][:, :kept]
-        found = found * np.sign(found[np.abs(found).argmax(0), np.arange(kept)])
-        made.directions.copy_(torch.from_numpy(found / np.sqrt(values[::-1][:kept])))
+        found = vectors[:, :kept] * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(len(values))])[:kept]
+        made.directions.copy_(torch.from_numpy(found / np.sqrt(values[:kept]) / units[:, None]))
         return made
 
 
@@ -225,6 +228,9 @@ class Standardised(nn.Module):
         return (x - self.mean) / self.std
 
     def fit(self, mean: np.ndarray, std: np.ndarray) -> None:
-        """Set m and s; a feature that does not vary keeps s = 1."""
+        """Set m and s; a feature of next to no deviation has a tenth of the usual one as its s.
+
+        A unit that is all but dead would else be blown up, and decide all distances by the few rows that stir it.
+        """
         self.mean.copy_(torch.as_tensor(mean))
-        self.std.copy_(torch.as_tensor(np.where(std > 1e-6 * np.max(std), std, 1.0)))
+        self.std.copy_(torch.as_tensor(np.maximum(std, 0.1 * np.sqrt(np.mean(np.square(std))))))

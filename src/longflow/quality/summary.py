@@ -23,6 +23,7 @@ def summarise(
     train: np.ndarray,
     extractor: Extractor,
     *,
+    fresh: np.ndarray,
     scale: np.ndarray | float = 1.0,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -31,8 +32,10 @@ def summarise(
     Args:
         samples: (N, *shape), in the units of the data.
         held_out: (N, *shape), rows that the model has not seen.
-        train: (M, *shape), M >= N, all the rows that it was trained on.
+        train: (M, *shape), all the rows that it was trained on.
         extractor: what turns rows into features.
+        fresh: (L, *shape), L >= N, training rows that the extractor was not made from, of which floors are taken: a
+            classifier knows its own rows too well, and their floor would be lower than fresh data could reach.
         scale: what rows are divided by before distances to training rows are taken, as columns have units.
         seed: of the draws of training rows and of subsets.
 
@@ -41,14 +44,14 @@ def summarise(
         `floor_sd` (their deviation, None of one draw); `nearest_training_row`, see `Memorisation`; where the extractor
         knows classes, `class_shares` of samples and held-out rows.
     """
-    if len(samples) != len(held_out) or len(train) < len(samples) or len(samples) < LEAST_ROWS:
+    if len(samples) != len(held_out) or len(fresh) < len(samples) or len(samples) < LEAST_ROWS:
         raise UsageError(
-            f"expected as many samples as held-out rows, at least {LEAST_ROWS}, and no fewer training rows;"
-            f" {len(samples)}, {len(held_out)} and {len(train)} came"
+            f"expected as many samples as held-out rows, at least {LEAST_ROWS}, and no fewer fresh rows;"
+            f" {len(samples)}, {len(held_out)} and {len(fresh)} came"
         )
     n = len(samples)
-    order = np.random.default_rng(seed).permutation(len(train))
-    draws = [train[order[k * n : (k + 1) * n]] for k in range(min(FLOORS, len(train) // n))]
+    order = np.random.default_rng(seed).permutation(len(fresh))
+    draws = [fresh[order[k * n : (k + 1) * n]] for k in range(min(FLOORS, len(fresh) // n))]
     target = extractor.features(held_out)
     ours = measured(extractor, samples, target, seed)
     floors = [measured(extractor, rows, target, seed) for rows in draws]
