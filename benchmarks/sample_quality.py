@@ -12,7 +12,6 @@ them, at temperatures 1 and 0.7.
 import argparse
 import json
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,13 @@ import torch
 import torch.nn.functional as F
 
 import longflow
-from longflow.commands.draw import draw
+from longflow.commands.draw import draw as sample
 from longflow.commands.quality import material
 from longflow.data import load
-from longflow.quality import extractor_of, summarise
+from longflow.quality import extractor_of
+from longflow.quality.distances import nearest
+from longflow.quality.memorisation import compare_distances
+from longflow.quality.summary import beside, drawn, measured
 
 WORSE = {
     "frechet_distance": 1, "kernel_distance": 1, "precision": -1, "recall": -1, "density": -1, "coverage": -1,
@@ -49,20 +51,24 @@ def main():
     for run in asked.run:
         model = longflow.load(run)
         for temperature in (1.0, 0.7):
-            drawn = draw(model, n, temperature, 0)
-            spoilt[f"{Path(run).name}, T = {temperature:g}"] = drawn[np.isfinite(drawn).reshape(n, -1).all(1)]
+            samples = sample(model, n, temperature, 0)
+            spoilt[f"{Path(run).name}, T = {temperature:g}"] = samples[np.isfinite(samples).reshape(n, -1).all(1)]
+    gaps = nearest(held_out, train)
+    near = {name: compare_distances(nearest(samples, train), gaps) for name, samples in spoilt.items()}
     for kind in KINDS:
         features, facts = extractor_of(material(dataset), kind, Path(asked.cache))
+        target = features.features(held_out)
+        floors = [measured(features, rows, target) for rows in drawn(train[1::2], n)]
         print(f"\n{asked.data}, {kind}, {facts['sha256'][:12]}, n = {n}")
         for name, samples in spoilt.items():
-            start = time.process_time()
-            found = summarise(samples, held_out[: len(samples)], train, features, fresh=train[1::2])
-            caught = verdicts(found)
-            record = {"data": asked.data, "fault": name, "extractor": facts, "caught_by": caught, **found}
-            record |= {"not_finite": n - len(samples), "cpu_s": round(time.process_time() - start, 1)}
+            found = beside(measured(features, samples, target[: len(samples)]), floors)
+            copies = {**vars(near[name]), "ratio": near[name].ratio}
+            caught = verdicts(found, copies)
+            record = {"data": asked.data, "fault": name, "n": len(samples), "not_finite": n - len(samples)}
+            record |= {"extractor": facts, "caught_by": caught, "measures": found, "nearest_training_row": copies}
             with open(asked.out, "a") as file:
                 file.write(json.dumps(record) + "\n")
-            print(line(name, found, caught), flush=True)
+            print(line(name, found, copies, caught), flush=True)
 
 
 def faults(dataset, rows, labels, n, random):
@@ -96,27 +102,24 @@ def blurred(x):
     return F.conv2d(padded, weights, groups=x.shape[1]).numpy()
 
 
-def verdicts(found):
+def verdicts(found, copies):
     """Return the measures that are worse than the floor by more than five of its deviations."""
     caught = []
     for name, sign in WORSE.items():
-        value = found["measures"].get(name)
+        value = found.get(name)
         if value and sign * (value["samples"] - value["floor"]) > 5 * value["floor_sd"]:
             caught.append(name)
-    near = found["nearest_training_row"]
-    if near["near_share"] > 0.01 + 5 * near["near_share_stderr"]:
+    if copies["near_share"] > 0.01 + 5 * copies["near_share_stderr"]:
         caught.append("nearest_training_row")
     return caught
 
 
-def line(name, found, caught):
-    marks = [
-        f"{found['measures'][m]['samples']:8.3f}{'!' if m in caught else ' '}" if m in found["measures"] else " " * 9
-        for m in WORSE
-    ]
-    near = found["nearest_training_row"]
+def line(name, found, copies, caught):
+    marks = [f"{found[m]['samples']:8.3f}{'!' if m in caught else ' '}" if m in found else " " * 9 for m in WORSE]
     mark = "!" if "nearest_training_row" in caught else " "
-    return f"{name:<20}{' '.join(marks)}  {near['ratio']:.2f} {near['near_share']:6.1%}{mark} {near['copies']:6.1%}"
+    return (
+        f"{name:<20}{' '.join(marks)}  {copies['ratio']:.2f} {copies['near_share']:6.1%}{mark} {copies['copies']:6.1%}"
+    )
 
 
 if __name__ == "__main__":

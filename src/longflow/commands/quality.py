@@ -10,7 +10,7 @@ from longflow.commands.evaluate import dataset_of
 from longflow.data import Dataset
 from longflow.data.download import home
 from longflow.errors import UsageError
-from longflow.quality import Material, extractor_of, summarise
+from longflow.quality import Material, extractor_of, find_copies, likely_kinds, summarise
 from longflow.quality.summary import LEAST_ROWS
 
 MOST_ROWS = 2000
@@ -37,8 +37,8 @@ def quality(
         run: A run directory.
         n: Samples, test rows and training rows; by default as many as there are test rows, at most 2,000.
         temperature: It multiplies the latent noise; 1 is the model.
-        extractor: Features: of a small classifier, trained on the data's labels once (auto, for labelled pictures), of
-            random convolutions (for other pictures), principal components (for all else); or Inception's, where
+        extractor: Features: of a small classifier, trained on the data's labels once, and of random convolutions (auto
+            takes both, for pictures), or principal components (auto, for all else); or Inception's, where
             torch-fidelity and its weights are installed.
         seed: Seed of the samples and of the rows that are drawn. The extractor's own is 0.
         cache: Folder where extractors are kept; by default beside the data that are downloaded.
@@ -47,33 +47,31 @@ def quality(
     folder, model = open_model(run, device)
     dataset = dataset_of(folder)
     count = rows_to_compare(dataset, n)
-    labels = labels_to_draw(model, None, count)
-    kept = Path(cache) if cache else home("extractors")
-    place = next(model.parameters()).device
-    features, facts = extractor_of(material(dataset), extractor, kept, device=place)
     train, held_out = dataset.split("train"), dataset.split("test")
-    drawn = draw(model, count, temperature, seed, labels)
+    source = material(dataset)
+    kinds = likely_kinds(source) if extractor == "auto" else (extractor,)
+    kept, place = Path(cache) if cache else home("extractors"), next(model.parameters()).device
+    made = [extractor_of(source, kind, kept, device=place) for kind in kinds]
+    drawn = draw(model, count, temperature, seed, labels_to_draw(model, None, count))
     samples = drawn[np.isfinite(drawn).reshape(count, -1).all(1)]
     if len(samples) < LEAST_ROWS:
         raise UsageError(f"{count - len(samples)} of {count} samples are not finite: too few are left to measure")
-    rows = np.random.default_rng(seed).permutation(len(held_out))[: len(samples)]
+    target = held_out[np.random.default_rng(seed).permutation(len(held_out))[: len(samples)]]
+    scale = units(dataset)
+    near = find_copies(samples / scale, target / scale, train / scale)
     return {
         "model": folder.config()["model"],
         "data": dataset.name,
         "data_sha256": dataset.sha256,
         "temperature": temperature,
         "seed": seed,
+        "n": len(samples),
         "not_finite": count - len(samples),
-        "extractor": facts,
-        **summarise(
-            samples,
-            held_out[rows],
-            train,
-            features,
-            fresh=train[1::2],
-            scale=units(dataset),
-            seed=seed,
-        ),
+        "features": [
+            {"extractor": facts, **summarise(samples, target, features, fresh=train[1::2], seed=seed)}
+            for features, facts in made
+        ],
+        "nearest_training_row": {**vars(near), "ratio": near.ratio},
     }
 
 

@@ -3,7 +3,7 @@
 from longflow.quality.clusters import Agreement, Occupancy, agreement, occupancy
 from longflow.quality.codes import Codes, diagnose_codes
 from longflow.quality.coverage import density_coverage, precision_recall
-from longflow.quality.extractors import extractor_of
+from longflow.quality.extractors import extractor_of, likely_kinds
 from longflow.quality.features import Extractor, Material
 from longflow.quality.frechet import frechet_distance
 from longflow.quality.kernel import kernel_distance
@@ -28,6 +28,7 @@ __all__ = [
     "find_copies",
     "frechet_distance",
     "kernel_distance",
+    "likely_kinds",
     "occupancy",
     "precision_recall",
     "summarise",

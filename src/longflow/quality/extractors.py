@@ -17,18 +17,21 @@ from longflow.errors import UsageError, choose
 from longflow.quality.features import LEAST_SIDE, Classifier, Extractor, Material, RandomConvolutions, Whitening
 from longflow.quality.inception import Inception
 
-STEPS = 600
-BATCH = 128
-RATE = 2e-3
+STEPS = 1000
+BATCH = 64
+RATE = 5e-3
 
 Facts = dict[str, Any]
 
 
-def likely_kind(material: Material) -> str:
-    """Return the kind that suits: a classifier of labelled pictures, random convolutions of others, PCA of all else."""
+def likely_kinds(material: Material) -> tuple[str, ...]:
+    """Return the kinds that suit: for pictures random convolutions, with a classifier if there are labels; else PCA.
+
+    Of the two the classifier sees missing classes and hardly sees blur, which random convolutions see at once.
+    """
     if not _pictures(material):
-        return "pca"
-    return "random" if material.labels is None else "classifier"
+        return ("pca",)
+    return ("random",) if material.labels is None else ("classifier", "random")
 
 
 def extractor_of(
@@ -38,7 +41,7 @@ def extractor_of(
 
     Args:
         material: the data set.
-        kind: "classifier", "random" (convolutions), "pca", "inception", or "auto" for `likely_kind`.
+        kind: "classifier", "random" (convolutions), "pca", or "inception".
         folder: where extractors are kept, as NAME.safetensors and NAME.json.
         seed: of the weights' start and the order of batches.
         device: where to make it and to leave it.
@@ -46,7 +49,7 @@ def extractor_of(
     Raises:
         UsageError: the data do not suit the kind, or a file of the folder is damaged or not what its name says.
     """
-    kind = likely_kind(material) if kind == "auto" else choose("extractor", kind, [*MAKERS, "inception"])
+    choose("extractor", kind, [*MAKERS, "inception"])
     asked: Facts = {
         "kind": kind,
         "shape": list(material.shape),
@@ -58,7 +61,7 @@ def extractor_of(
     if kind == "inception":
         # Its weights are in a folder of their own already.
         found = Inception.at_hand(material.shape, material.levels).to(device)
-        return found, {**asked, "sha256": found.sha256}
+        return found, {**asked, "name": found.name, "sha256": found.sha256}
     _check(material, kind)
     path = folder / f"{kind}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}"
     if path.with_suffix(".json").is_file():
@@ -66,7 +69,7 @@ def extractor_of(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made, measured = MAKERS[kind](material, seed, torch.device(device))
-    facts = {**asked, **measured, "sha256": made.sha256}
+    facts = {**asked, "name": made.name, **measured, "sha256": made.sha256}
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.cpu().contiguous() for name, value in made.state_dict().items()}
     _write(path.with_suffix(".safetensors"), save(weights))

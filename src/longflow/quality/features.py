@@ -48,7 +48,8 @@ class Extractor(nn.Module, ABC):
     `forward` maps (B, *shape) to (B, F). What was learned of the data is in parameters and buffers.
     """
 
-    kind: str
+    name: str
+    """What results call the features."""
     shape: tuple[int, ...]
 
     @abstractmethod
@@ -96,7 +97,7 @@ class Classifier(Extractor):
     sharpness, it sees dimly.
     """
 
-    kind = "classifier"
+    name = "classifier of the labels"
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -144,7 +145,7 @@ class RandomConvolutions(Extractor):
     Each of the 2 · 3 · 32 features is of mean 0 and deviation 1 over the training rows.
     """
 
-    kind = "random-convolutions"
+    name = "random convolutions"
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -180,7 +181,7 @@ class Whitening(Extractor):
     set, would count as much as all others. Of a table all, in units of its columns' deviations.
     """
 
-    kind = "pca"
+    name = "principal components"
     mean: Tensor
     directions: Tensor
 

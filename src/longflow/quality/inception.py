@@ -20,7 +20,7 @@ class Inception(Extractor):
     Even so distances of some thousand rows are no FID, which is of 50,000.
     """
 
-    kind = "inception"
+    name = "Inception"
 
     def __init__(self, shape: tuple[int, ...], levels: int, network: nn.Module) -> None:
         super().__init__()

@@ -52,7 +52,11 @@ def find_copies(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) ->
             f"expected rows of one shape, at least one of each kind; {samples.shape}, {held_out.shape} and"
             f" {train.shape} came"
         )
-    ours, theirs = nearest(samples, train), nearest(held_out, train)
+    return compare_distances(nearest(samples, train), nearest(held_out, train))
+
+
+def compare_distances(ours: np.ndarray, theirs: np.ndarray) -> Memorisation:
+    """Compare the distances to the nearest training row of samples, (N,), and of held-out rows, (M,)."""
     return Memorisation(
         median=float(np.median(ours)),
         held_out_median=float(np.median(theirs)),
