@@ -66,7 +66,8 @@ def steps_for(minutes, name, options, recipe, dataset, preprocess):
     rows = torch.from_numpy(dataset.split("train"))
     batches = Batches(rows, None, recipe.batch, 0)
     adapt(model, batches(0)[0])
-    objective = MaximumLikelihood()
+    own = CATALOGUE[name].objective
+    objective = MaximumLikelihood() if own is None else own()
     loop = train(State(model, objective, recipe), objective, batches, recipe, WARM + TIMED, batches.steps_per_epoch)
     for progress in loop:
         if progress.step == WARM:
