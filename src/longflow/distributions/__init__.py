@@ -10,7 +10,7 @@ from longflow.distributions.bases import (
 from longflow.distributions.classes import ClassNormal
 from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.distributions.flow import Dequantised, Flow
-from longflow.distributions.hybrid import Hybrid
+from longflow.distributions.hybrid import Head, Hybrid
 
 __all__ = [
     "Case",
@@ -20,6 +20,7 @@ __all__ = [
     "Distribution",
     "Flow",
     "GaussianMixture",
+    "Head",
     "Hybrid",
     "Likelihood",
     "Noise",
