@@ -30,7 +30,7 @@ class Rearrangement(Bijection):
 
 
 class Waypoint(Rearrangement):
-    """x as it is: a place on the way that whoever walks `trace` knows by its name."""
+    """x as it is: a place on the way, at which a hook sees what passes."""
 
     def arrange(self, x: Tensor) -> Tensor:
         return x

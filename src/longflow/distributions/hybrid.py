@@ -1,6 +1,7 @@
 """A density and a classifier of one network's latent."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -49,9 +50,9 @@ class Hybrid(Flow):
             raise UsageError(f"a classifier expects at least 2 classes; {classes} came")
         self.predicts = classes
         choose("head", head, BEGINNINGS)
-        stops = sum(isinstance(m, Waypoint) for m in bijection.modules()) if head == "scales" else 0
-        self.squeezes = [*range(squeezes - stops + 1, squeezes + 1), squeezes]
-        features = [base.shape[0] * 4**count for count in self.squeezes]
+        self.squeezes = squeezes
+        stops = len(_waypoints(bijection)) if head == "scales" else 0
+        features = [base.shape[0] * 4**count for count in (*range(squeezes - stops + 1, squeezes + 1), squeezes)]
         picture = len(self.shape) == 3
         parts = [BEGINNINGS[head](count, picture=picture) for count in features]
         alone = head != "scales"
@@ -68,30 +69,38 @@ class Hybrid(Flow):
     def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x), (B,), and the logits of p(y | x), (B, K)."""
         self.check_events(x, None)
-        z, gain = self._latent(x)
-        return self.base.log_prob(z) + gain, self._logits([z]) if len(self.branches) == 1 else self.logits(x)
+        with self._passing() as stops:
+            z, gain = self._latent(x)
+        return self.base.log_prob(z) + gain, self._logits(z, stops)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of p(y | x), (B, K), without the cost of a log-determinant."""
-        with values_only():
-            if len(self.branches) == 1:
-                return self._logits([self.bijection(self.lift(x))[0]])
-            stops, end = [], x
-            for name, end in self.bijection.trace(self.lift(x)):
-                stops += [end] if name == Waypoint.__name__ else []
-            return self._logits([*stops, end])
+        with values_only(), self._passing() as stops:
+            z = self.bijection(self.lift(x))[0]
+        return self._logits(z, stops)
 
     def predictions(self, z: Tensor) -> dict[str, Tensor]:
-        seen = self._logits([z]) if len(self.branches) == 1 else self.logits(self.decode(z))
+        seen = self._logits(z, []) if len(self.branches) == 1 else self.logits(self.decode(z))
         return {"classifier": seen.argmax(1)}
 
-    def _logits(self, ends: Sequence[Tensor]) -> Tensor:
-        """Return logits of what stands at the end of each scale that the head sees, in the shape of the latent."""
-        means = []
-        for value, squeezes, branch in zip(ends, self.squeezes, self.branches, strict=True):
-            for _ in range(squeezes):
-                value = Squeeze()(value)[0]
-            means.append(branch(value))
+    @contextmanager
+    def _passing(self) -> Iterator[list[Tensor]]:
+        """Yield a list, to which forward passes within append what passes the waypoints that the head sees."""
+        found: list[Tensor] = []
+        stops = _waypoints(self.bijection) if len(self.branches) > 1 else []
+        hooks = [stop.register_forward_hook(lambda stop, given, out: found.append(out[0])) for stop in stops]
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _logits(self, z: Tensor, stops: Sequence[Tensor]) -> Tensor:
+        """Return logits of the latent, in the shape of events, and of what passed the waypoints, in that of scales."""
+        for _ in range(self.squeezes):
+            z = Squeeze()(z)[0]
+        ends = [*(Squeeze()(stop)[0] for stop in stops), z]
+        means = [branch(end) for branch, end in zip(self.branches, ends, strict=True)]
         return self.head(torch.cat(means, 1))
 
     @classmethod
@@ -99,6 +108,10 @@ class Hybrid(Flow):
         for head in BEGINNINGS:
             coupling = Coupling(Affine(), MLP(1, 2, hidden=8, depth=1))
             yield Case(cls(Chain(coupling, Learned(Affine(), (2,))), StandardNormal((2,)), 3, head=head), (-16, 16))
+
+
+def _waypoints(bijection: Bijection) -> list[Waypoint]:
+    return [m for m in bijection.modules() if isinstance(m, Waypoint)]
 
 
 def _by_groups(features: int, *, picture: bool) -> list[nn.Module]:
