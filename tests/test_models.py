@@ -28,7 +28,8 @@ SMALL = {
     "iresnet": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
     "residualflow": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
 }
-OWN = {name: {"scales": None} for name in ("glow", "realnvp", "iresnet", "residualflow")}
+OWN = {name: {"scales": None} for name in ("glow", "realnvp", "residualflow")}
+OWN["iresnet"] = {"scales": None, "padding": 0}
 """Options that a preset fixes for its own data, and that the shapes here cannot take."""
 
 FLOWS = {name: model for name, model in CATALOGUE.items() if model.objective is None}
@@ -348,6 +349,29 @@ def _restless():
         (-flow.log_prob(x).mean()).backward()
         optimiser.step()
     return flow, x
+
+
+def test_the_classifier_of_the_i_resnet_paper_has_its_size():
+    """Blocks of (in, width) by hand, scales of 7: convolutions, biases, ActNorm; then BN, a linear map, the prior."""
+    sides = ((16, 32), (64, 64), (256, 128))
+    blocks = sum(7 * (9 * c * w + w + w * w + w + 9 * w * c + c + 2 * c) for c, w in sides)
+    assert round(blocks / 1e6, 2) == 4.87
+    with torch.device("meta"):
+        flow = longflow.build("iresnet", shape=(3, 32, 32), preset="classifier")
+    assert flow.latent_shape == (16, 32, 32)
+    found = sum(p.numel() for p in flow.parameters())
+    assert found == blocks + 2 * 256 + 256 * 10 + 10 + 2 * 16 * 32**2 == 4_905_946
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_counting_needs_no_numbers(name):
+    """`sizes` builds on the meta device."""
+    for preset in CATALOGUE[name].presets:
+        options = {**SMALL[name], **OWN.get(name, {})}
+        real = longflow.build(name, shape=(3, 4, 4), preset=preset, **options)
+        with torch.device("meta"):
+            meta = longflow.build(name, shape=(3, 4, 4), preset=preset, **options)
+        assert [p.shape for p in meta.parameters()] == [p.shape for p in real.parameters()]
 
 
 def test_realnvp_of_the_paper_has_the_published_sizes():

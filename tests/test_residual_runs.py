@@ -7,15 +7,17 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tolerances import close
 
 import longflow
-from longflow.bijections import Residual
+from longflow.bijections import Residual, Squeeze, Under, adapt, settle
 from longflow.cli import main
 from longflow.commands.certificate import certificate
 from longflow.commands.check import _trip
-from longflow.commands.evaluate import evaluate
+from longflow.commands.evaluate import evaluate, fixed_draws
+from longflow.commands.train import ADAPT_ROWS
 from longflow.constraints import constrain
 from longflow.errors import InversionError, UsageError
 from longflow.models import assemble
@@ -37,6 +39,8 @@ def runs(tmp_path_factory):
     quick = ["--steps", "150", "--lr", "5e-3", "--density-weight", "0"]
     assert main(["train", "iresnet", *quick, "--out", str(folder / "classifier"), *hybrid]) == 0
     assert main([*train, "--out", str(folder / "hybrid"), *hybrid]) == 0
+    steep = ["--steps", "10", "--lr", "3e-2", "--warmup", "0", "--ema", "0", "--width", "16", "--head", "batch"]
+    assert main(["train", "iresnet", "--density-weight", "0", "--out", str(folder / "steep"), *hybrid, *steep]) == 0
     return folder
 
 
@@ -220,6 +224,119 @@ def test_a_classifier_learns_without_a_density(runs, capsys):
     assert "classifier" in answer(capsys, "evaluate", runs / "hybrid")["accuracy"]
 
 
+def test_kept_weights_meet_their_bound(runs):
+    """At a high learning rate, without an average: after `constrain` alone norms here are up to 1.01 c."""
+    layers = [m for m in longflow.load(runs / "steep").modules() if isinstance(m, LipschitzLayer)]
+    norms = [layer.norm_bound() for layer in layers]
+    assert all(exact for _, exact in norms)
+    assert 0.999 < max(norm for norm, _ in norms) / 0.9 <= 1 + 1e-6
+
+
+def test_kept_statistics_are_those_of_the_kept_weights(runs):
+    model = longflow.load(runs / "steep")
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = torch.from_numpy(longflow.data.load("digits").split("train"))
+    with fixed_draws(0):
+        settle(model, rows[torch.randperm(len(rows))[:ADAPT_ROWS]].float())
+    moved = [name for name, value in model.state_dict().items() if not torch.equal(value, kept[name])]
+    assert not [name for name in moved if not name.endswith((".mean", ".variance"))]
+    norm = model.density.head[0]
+    assert norm.variance.flatten().std() > 0.01
+    for name, value in model.state_dict().items():
+        close(value, kept[name], 1e-6)
+
+
+COMMANDS = ["evaluate -n 20", "reconstruct", "sample", "latents", "interpolate", "check -n 3"]
+
+
+@pytest.mark.parametrize("weight", ["0", "1"])
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("iresnet", "--preset classifier --blocks 1 --width 4"),
+        ("iresnet", "--head scales --scales 2 --padding 1 --blocks 1 --width 6"),
+        ("residualflow", "--classes 10 --scales 2 --blocks 1 --width 6 --linear-blocks 1"),
+        ("residualflow", "--classes 10 --head batch --blocks 1 --width 6"),
+    ],
+)
+def test_every_head_goes_through_every_command(name, flags, weight, tmp_path, capsys):
+    run = tmp_path / "run"
+    settings = ["--label-weight", "1", "--density-weight", weight, "--threads", "1", "--evaluation-terms", "3"]
+    classes = [] if "classe" in flags or "classifier" in flags else ["--classes", "10"]
+    more = [*settings, *classes, *flags.split()]
+    assert main(["train", name, "--steps", "4", "--out", str(run), *more]) == 0, capsys.readouterr().err
+    for command in COMMANDS:
+        head, *given = command.split()
+        assert main([head, str(run), *given]) == 0, capsys.readouterr().err
+    assert answer(capsys, "evaluate", run, "-n", "20")["accuracy"].keys() == {"classifier"}
+
+
+def test_the_paper_classifier_sees_the_latent_normalised_by_batches():
+    """BN, ReLU, mean over space, linear; in evaluation by what `settle` stored of noughts, not of noise, in padding."""
+    torch.manual_seed(0)
+    small = {"blocks": 1, "width": 4, "classes": 3}
+    model = longflow.build("iresnet", shape=(1, 8, 8), preset="classifier", **small).double()
+    x = torch.randn(40, 1, 8, 8, dtype=torch.float64)
+    adapt(model, x)
+    z = model.encode(x)
+    settle(model, x)
+    norm, last = model.head[0], model.head[-1]
+    seen = Squeeze()(Squeeze()(z)[0])[0]
+    assert seen.shape == (40, 224, 2, 2)
+    mean, std = seen.mean((0, 2, 3), keepdim=True), seen.std((0, 2, 3), keepdim=True, correction=0)
+    expected = ((seen - mean) / (std.square() + 1e-5).sqrt()).clamp_min(0).mean((2, 3)) @ last.weight.T + last.bias
+    assert norm.scale.shape == (224,)
+    close(model.logits(x), expected)
+    close(model.eval().logits(x), expected)
+
+
+@pytest.mark.parametrize("name", ["iresnet", "residualflow"])
+def test_a_head_of_scales_sees_each_of_them_once_more_squeezed(name):
+    torch.manual_seed(0)
+    options = {"blocks": 1, "width": 4, "scales": 2, "classes": 3, "head": "scales"}
+    options |= {"squeeze_first": False} if name == "iresnet" else {"linear_blocks": 1}
+    model = longflow.build(name, shape=(1, 4, 4), **options).double().eval()
+    x = torch.randn(5, 1, 4, 4, dtype=torch.float64)
+    adapt(model, x)
+    first = {}
+    blocks = [m for m in model.modules() if isinstance(m, Residual)]
+    hook = blocks[1].register_forward_pre_hook(lambda block, given: first.update(x=given[0]))
+    z = model.encode(x)
+    hook.remove()
+    norm = next(m for m in model.bijection.modules() if isinstance(m, Under)).inner.parts[0]
+    ends = [norm.inverse(first["x"])[0], Squeeze()(z)[0]]  # the first scale's end, squeezed, before the second's scale
+    logits = model.head[0].bias
+    for k, (branch, end) in enumerate(zip(model.branches, ends, strict=True)):
+        assert end.shape == (5, 4, 2, 2)
+        conv, norm = branch[0], branch[1]
+        maps = F.conv2d(end, conv.weight, conv.bias, padding=1) * (3 * norm.s).exp() + norm.t
+        means = maps.clamp_min(0).mean((2, 3))
+        logits = logits + means @ model.head[0].weight[:, 256 * k : 256 * (k + 1)].T
+    close(model.logits(x), logits)
+    log_prob, beside = model.joint(x, torch.zeros(5, dtype=torch.long))
+    close(beside, logits)
+    close(log_prob, model.log_prob(x))
+    assert torch.equal(model.predictions(z)["classifier"], logits.argmax(1))
+    beside.square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in (*model.branches.parameters(), *model.head.parameters()))
+
+
+def test_heads_start_from_data():
+    """The ActNorm of every scale's branch gives mean 0 and deviation 1."""
+    torch.manual_seed(0)
+    model = longflow.build("residualflow", shape=(1, 4, 4), blocks=1, width=4, classes=3)
+    x = 3 + torch.randn(50, 1, 4, 4)
+    adapt(model, x)
+    found = []
+    for branch in model.branches:
+        branch[1].register_forward_hook(lambda layer, given, out: found.append(out))
+    model.eval().logits(x)
+    assert len(found) == 3
+    for maps in found:
+        close(maps.mean((0, 2, 3)), torch.zeros(256), 1e-4)
+        close(maps.std((0, 2, 3), correction=0), torch.ones(256), 1e-3)
+
+
 def test_weights_of_density_and_classifier_are_lambda():
     """λ = 0 trains no density; the gradient is that of both, weighed."""
     torch.manual_seed(0)
@@ -234,7 +351,17 @@ def test_weights_of_density_and_classifier_are_lambda():
 
 
 @pytest.mark.parametrize("name", ["iresnet", "residualflow"])
-@pytest.mark.parametrize("option", [{"growth": 6}, {"activation": "clipswish"}, {"border": "periodic"}, {"depth": 3}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"growth": 6},
+        {"activation": "clipswish"},
+        {"border": "periodic"},
+        {"depth": 3},
+        {"classes": 3, "head": "batch"},
+        {"classes": 3, "head": "scales"},
+    ],
+)
 @pytest.mark.parametrize("shape", [(3,), (2, 4, 4)])
 def test_variants_are_exact_flows(name, option, shape):
     torch.manual_seed(0)
@@ -305,6 +432,24 @@ def test_padded_models_go_through_every_command(data, tmp_path, capsys):
     assert answer(capsys, "evaluate", run)["likelihood"] == ("estimate" if data == "digits" else "lower bound")
 
 
+@pytest.mark.parametrize("classes", [0, 3])
+def test_scales_are_squeezed_between_and_widen(classes):
+    torch.manual_seed(0)
+    options = {"squeeze_first": False, "scales": 2, "blocks": 1, "width": 3, "widening": 4, "classes": classes}
+    model = longflow.build("iresnet", shape=(2, 4, 4), **options).double().eval()
+    inner = 8 if classes else 4
+    layers = [[tuple(m.weight.shape) for m in b.layers()] for b in model.modules() if isinstance(b, Residual)]
+    assert layers == [
+        [(3, 2, 3, 3), (3, 3, 1, 1), (2, 3, 3, 3)],
+        [(12, inner, 3, 3), (12, 12, 1, 1), (inner, 12, 3, 3)],
+    ]
+    x = torch.randn(4, 2, 4, 4, dtype=torch.float64)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: model.bijection(row[None])[0][0].flatten()))(x)
+    slogdet = torch.linalg.slogdet(jacobian.reshape(4, 32, 32)).logabsdet
+    close(model.log_prob(x), model.base.log_prob(model.encode(x)) + slogdet)
+    close(model.decode(model.encode(x)), x)
+
+
 def test_linear_blocks_end_a_residual_flow():
     sizes = [
         sum(p.numel() for p in longflow.build("residualflow", shape=(1, 4, 4), blocks=1, linear_blocks=k).parameters())
@@ -354,6 +499,11 @@ def test_training_takes_up_where_it_stopped_bit_by_bit():
         (["--density-weight", "0"], "--density-weight is for models of classes"),
         (["--classes", "10", "--density-weight", "0", "--label-weight", "0"], "both are 0"),
         (["--classes", "10", "--density-weight", "-1"], "weight of the density"),
+        (["--classes", "10", "--head", "group"], "groups"),
+        (["--widening", "0"], "widening >= 1"),
+        (["--no-squeeze-first", "--scales", "2"], "expects squeeze_first of pictures of one channel"),
+        (["--no-squeeze-first", "--scales", "6", "--classes", "10"], "can be halved 3 time(s)"),
+        (["--classes", "10", "--head", "batch", "--batch", "1"], "at least 2 rows in a batch"),
     ],
 )
 def test_bad_flags_are_told(flags, says, capsys, tmp_path):
@@ -370,6 +520,12 @@ def test_bad_options_are_told():
         longflow.build("iresnet", shape=(2,), classes=3, context=1)
     with pytest.raises(UsageError, match="at least 2 classes"):
         longflow.build("iresnet", shape=(2,), classes=1)
+    with pytest.raises(UsageError, match="not both"):
+        longflow.build("residualflow", shape=(2,), classes=3, context=1)
+    with pytest.raises(UsageError, match="at least 2 classes"):
+        longflow.build("residualflow", shape=(2,), classes=1)
+    with pytest.raises(UsageError, match="did you mean 'scales'"):
+        longflow.build("residualflow", shape=(2,), head="scale")
     with pytest.raises(UsageError, match="scales >= 1"):
         longflow.build("residualflow", shape=(1, 4, 4), scales=0)
 
@@ -384,3 +540,9 @@ def test_evaluation_in_float64_agrees(runs):
     single, double = (evaluate(str(runs / "moons"), dtype=dtype)["nats"] for dtype in ("float32", "float64"))
     assert single == pytest.approx(double, abs=1e-4)
     assert np.isfinite(single)
+
+
+def test_a_learned_prior_does_not_hide_the_scales():
+    model = longflow.build("iresnet", shape=(2, 4, 4), scales=2, blocks=1, width=4, depth=1)
+    assert model.scale_count == 2
+    assert (model.scale_map() == 0).sum() == 16

@@ -17,6 +17,7 @@ from longflow.bijections.rearrange import (
     Rearrangement,
     Reverse,
     Squeeze,
+    Waypoint,
 )
 from longflow.bijections.residual import Residual
 from longflow.constraints import constrain, tighten
@@ -58,6 +59,7 @@ __all__ = [
     "Step",
     "Sylvester",
     "Under",
+    "Waypoint",
     "adapt",
     "constrain",
     "no_log_det",

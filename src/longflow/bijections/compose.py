@@ -68,7 +68,9 @@ class Chain(Bijection):
             x = value
 
     def scales(self, z: Tensor) -> tuple[Tensor, ...]:
-        return self._bijections()[-1].scales(z) if len(self.parts) else (z,)
+        # A learned elementwise map at the end keeps every number where it is.
+        moving = [part for part in self._bijections() if not isinstance(part, Learned)]
+        return moving[-1].scales(z) if moving else (z,)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:

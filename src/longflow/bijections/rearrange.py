@@ -29,6 +29,20 @@ class Rearrangement(Bijection):
         return self.restore(z), no_log_det(z)
 
 
+class Waypoint(Rearrangement):
+    """x as it is: a place on the way, at which a hook sees what passes."""
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return x
+
+    def restore(self, z: Tensor) -> Tensor:
+        return z
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(), (3,))
+
+
 class Reverse(Rearrangement):
     """z_d = x_{D-1-d}: the features in reversed order."""
 

@@ -207,9 +207,9 @@ class Trainer:
 
     def _validate(self, progress: Progress, rate: float) -> dict[str, Any]:
         model = cast(LatentModel, self.state.best_weights.eval())
+        tighten(model)
         if has_statistics(model):
             self._from_data(settle, model)
-        tighten(model)
         record = {
             "step": progress.step,
             "epoch": progress.epoch,

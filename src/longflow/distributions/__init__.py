@@ -12,7 +12,7 @@ from longflow.distributions.distribution import Case, Distribution, Likelihood, 
 from longflow.distributions.flow import Dequantised, Flow
 from longflow.distributions.given import Given
 from longflow.distributions.grey import Bernoulli, Categorical, GreyBernoulli, LogisticMixture
-from longflow.distributions.hybrid import Hybrid
+from longflow.distributions.hybrid import Head, Hybrid
 from longflow.distributions.latent import LatentModel
 from longflow.distributions.parametric import EqualNormal, Normal, NormalMixture
 
@@ -29,6 +29,7 @@ __all__ = [
     "GaussianMixture",
     "Given",
     "GreyBernoulli",
+    "Head",
     "Hybrid",
     "LatentModel",
     "Likelihood",

@@ -6,6 +6,7 @@ from math import prod
 from longflow.bijections import Affine, Bijection, Learned, Residual
 from longflow.bijections.series import Series
 from longflow.errors import choose
+from longflow.models.checks import scales_of
 from longflow.nets import Contraction, DenseContraction, conv_layers, linear_layers
 from longflow.nets.lipschitz import activation_of
 
@@ -72,3 +73,13 @@ class Blocks:
 def norm_of(shape: tuple[int, ...]) -> Learned:
     """Return a learned scale and shift a feature (ActNorm)."""
     return Learned(Affine(), (shape[0], *[1] * (len(shape) - 1)))
+
+
+def squeezes_between(model: str, shape: tuple[int, ...], scales: int | None) -> int:
+    """Return the number of squeezes between the scales asked for, or as many as the sides allow, one less than scales.
+
+    Raises UsageError unless both sides of a picture divide by 2^(scales - 1). Vectors have one scale.
+    """
+    if len(shape) == 1 or scales == 1 or (scales is None and any(side % 2 for side in shape[1:])):
+        return 0
+    return scales_of(model, shape, None if scales is None else scales - 1, MOST_SCALES - 1)

@@ -40,7 +40,7 @@ COUPLINGS: dict[str, Callable[[], Shift | Affine]] = {
 }
 MIXINGS: dict[str, Callable[[int], Bijection]] = {
     "reverse": lambda features: Reverse(),
-    "shuffle": lambda features: Permute(torch.randperm(features).tolist()),
+    "shuffle": lambda features: Permute(torch.randperm(features, device="cpu").tolist()),
     "free": FreeLinear,
     "plu": PLULinear,
     "qr": QRLinear,

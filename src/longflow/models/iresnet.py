@@ -2,12 +2,13 @@
 
 from typing import Any, Literal
 
-from longflow.bijections import Affine, Bijection, Chain, FactorOut, Learned, Squeeze, Under
+from longflow.bijections import Affine, Bijection, Chain, FactorOut, Learned, Squeeze, Under, Waypoint
 from longflow.bijections.residual import EXACT_DIMS
 from longflow.bijections.series import Roulette, Series
-from longflow.distributions import Flow, Hybrid, StandardNormal
-from longflow.errors import UsageError
-from longflow.models.blocks import MOST_SCALES, Blocks
+from longflow.distributions import Flow, Head, Hybrid, StandardNormal
+from longflow.distributions.hybrid import BEGINNINGS
+from longflow.errors import UsageError, choose
+from longflow.models.blocks import MOST_SCALES, Blocks, squeezes_between
 from longflow.models.checks import at_least, scales_of, vector_or_picture
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -16,6 +17,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mnist": {"scales": 2, "blocks": 32, "width": 32, "terms": 10},
     "toy": {"blocks": 100, "width": 64, "depth": 3},
     "digits": {"scales": 2, "blocks": 6, "width": 64},
+    "classifier": {
+        "scales": 3,
+        "squeeze_first": False,
+        "blocks": 7,
+        "width": 32,
+        "widening": 2,
+        "padding": 13,
+        "classes": 10,
+        "head": "batch",
+    },
 }
 
 
@@ -23,8 +34,10 @@ def iresnet(
     shape: tuple[int, ...],
     *,
     scales: int | None = None,
+    squeeze_first: bool = True,
     blocks: int = 8,
     width: int = 64,
+    widening: int = 1,
     depth: int = 2,
     coefficient: float = 0.9,
     activation: str = "elu",
@@ -39,26 +52,30 @@ def iresnet(
     exact_dims: int = EXACT_DIMS,
     padding: int = 0,
     classes: int = 0,
+    head: Head = "groups",
     context: int = 0,
 ) -> Flow:
     """Residual blocks x + g(x) whose branches are contractions, each after a learned scale (ActNorm).
 
-    Pictures are squeezed before each scale, and half of the features is finished after it, unless there are classes;
-    branches are convolutions of sides 3, 1, 3. For vectors there is one scale, of fully connected branches. The prior
-    is normal with a learned mean and deviation of every number.
+    Pictures are squeezed before each scale (or between scales), and half of the features is finished after it, unless
+    there are classes; branches are convolutions of sides 3, 1, 3. For vectors there is one scale, of fully connected
+    branches. The prior is normal with a learned mean and deviation of every number.
 
     The paper trains on a series that is cut after `terms`, hence biased, and so is this by default; with a roulette it
     is unbiased, and for events of at most 3 numbers exact. Evaluation is exact up to `exact_dims` numbers in an event,
     and else unbiased, whatever training was. With classes it is the paper's classifier of the latent beside the
     density: `--density-weight 0` trains the classifier alone. The presets are the paper's for CIFAR-10 and MNIST, its
-    code's for CIFAR-10 ("script"), and its 2-D toys'. Normalisation before the classifier is by groups, where the
-    paper's is of batches.
+    code's for CIFAR-10 ("script") and for classifying it ("classifier"), and its 2-D toys'.
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
-        scales: Scales of a picture, whose sides must divide by 2^scales; by default as many as they allow, at most 3.
+        scales: Scales of a picture, whose sides must divide by 2^scales (2^(scales - 1) where the first is not
+            squeezed); by default as many as they allow, at most 3.
+        squeeze_first: Squeeze a picture before the first scale too, not only between scales (the paper's densities do,
+            its classifiers do not).
         blocks: Residual blocks of a scale.
-        width: Maps (or units) of a branch's hidden layers.
+        width: Maps (or units) of a branch's hidden layers, in the first scale.
+        widening: How many times as wide they are in each further scale.
         depth: Hidden layers of a branch.
         coefficient: Largest spectral norm of a layer, below 1; the slope of a branch is at most its power.
         activation: Of slope at most 1: elu, lipswish, or clipswish, which doubles what follows it.
@@ -74,11 +91,14 @@ def iresnet(
         padding: Features that are appended to an event, noise in training and noughts in encoding: branches can use
             them, and the likelihood is a lower bound (the paper's classifier has 13 channels of noughts).
         classes: Classes of the classifier beside the density; 0 for none.
+        head: What the classifier sees: the latent, convolved and normalised by groups, or normalised by batches (the
+            paper's), or every scale, convolved (residual flows').
         context: Features of a context vector that the branches see; 0 for none.
     """
     vector_or_picture("iresnet", shape)
-    at_least("iresnet", 1, blocks=blocks, width=width, depth=depth, scales=scales)
+    at_least("iresnet", 1, blocks=blocks, width=width, widening=widening, depth=depth, scales=scales)
     at_least("iresnet", 0, classes=classes, context=context, growth=growth, exact_dims=exact_dims, padding=padding)
+    choose("head", head, BEGINNINGS)
     if classes and context:
         raise UsageError("iresnet expects classes or context, not both")
     how = Blocks(
@@ -94,23 +114,29 @@ def iresnet(
         context=context,
     )
 
-    def scale(outer: tuple[int, ...], left: int, *, first: bool) -> Bijection:
-        inner = (4 * outer[0], outer[1] // 2, outer[2] // 2)
-        parts = how.stage(inner, blocks, first=first)
+    def stage(inner: tuple[int, ...], left: int, wide: int, *, first: bool) -> Bijection:
+        parts = how.stage(inner, blocks, first=first, width=wide)
         if left > 1:
             rest = inner if classes else (inner[0] // 2, *inner[1:])
-            following = scale(rest, left - 1, first=False)
+            following = Under(Squeeze(), stage(_squeezed(rest), left - 1, widening * wide, first=False))
+            parts += [Waypoint()] if classes and head == "scales" else []
             parts.append(following if classes else FactorOut(following))
-        return Under(Squeeze(), Chain(*parts))
+        return Chain(*parts)
 
     padded = (shape[0] + padding, *shape[1:])
-    if len(shape) == 1:
-        bijection: Bijection = Chain(*how.stage(padded, blocks, first=True))
-        squeezes = 0
+    if len(shape) == 1 or not squeeze_first:
+        squeezes = squeezes_between("iresnet", shape, scales)
+        if squeezes and not classes and padded[0] < 2:
+            raise UsageError("iresnet expects squeeze_first of pictures of one channel: no half of it can be finished")
+        bijection = stage(padded, 1 + squeezes, width, first=True)
     else:
         squeezes = scales_of("iresnet", shape, scales, MOST_SCALES)
-        bijection = scale(padded, squeezes, first=True)
+        bijection = Under(Squeeze(), stage(_squeezed(padded), squeezes, width, first=True))
     bijection, base = Chain(bijection, Learned(Affine(), padded)), StandardNormal(padded)
     if classes:
-        return Hybrid(bijection, base, classes, squeezes=squeezes, padding=padding)
+        return Hybrid(bijection, base, classes, head=head, squeezes=squeezes, padding=padding)
     return Flow(bijection, base, (context,) if context else None, padding=padding)
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return 4 * shape[0], shape[1] // 2, shape[2] // 2

@@ -3,13 +3,14 @@
 from math import prod
 from typing import Any, Literal
 
-from longflow.bijections import Bijection, Chain, Flatten, Squeeze, Under
+from longflow.bijections import Bijection, Chain, Flatten, Squeeze, Under, Waypoint
 from longflow.bijections.residual import EXACT_DIMS
 from longflow.bijections.series import Roulette, Series
-from longflow.distributions import Flow, StandardNormal
-from longflow.errors import UsageError
-from longflow.models.blocks import MOST_SCALES, Blocks, norm_of
-from longflow.models.checks import at_least, scales_of, vector_or_picture
+from longflow.distributions import Flow, Head, Hybrid, StandardNormal
+from longflow.distributions.hybrid import BEGINNINGS
+from longflow.errors import UsageError, choose
+from longflow.models.blocks import Blocks, norm_of, squeezes_between
+from longflow.models.checks import at_least, vector_or_picture
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cifar10": {"scales": 3, "blocks": 16, "width": 512, "linear_blocks": 4},
@@ -40,6 +41,8 @@ def residualflow(
     probes: int = 1,
     evaluation_terms: int = 20,
     exact_dims: int = EXACT_DIMS,
+    classes: int = 0,
+    head: Head = "scales",
     context: int = 0,
 ) -> Flow:
     """Residual blocks trained by an unbiased log-determinant, with LipSwish, squeezed between scales.
@@ -52,6 +55,9 @@ def residualflow(
     Training estimates the log-determinant by `terms` and a roulette, with Neumann's gradient (for events of at most 3
     numbers it is exact); evaluation is exact up to `exact_dims` numbers in an event, and else unbiased with
     `evaluation_terms` and the same roulette. The presets are the paper's, and its code's 2-D toys ("toy").
+
+    With classes it is the paper's hybrid: a head classifies what stands after each scale, squeezed. (The paper's has no
+    linear blocks, and standardises pictures where densities alone take the logit.)
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
@@ -73,11 +79,17 @@ def residualflow(
         probes: Probes that are averaged in training.
         evaluation_terms: Terms that are always computed in evaluation, before the roulette.
         exact_dims: Numbers of an event up to which evaluation computes the Jacobian.
+        classes: Classes of the classifier beside the density; 0 for none.
+        head: What the classifier sees: every scale (the paper's), or the latent, normalised by groups or batches.
         context: Features of a context vector that the branches see; 0 for none.
     """
     vector_or_picture("residualflow", shape)
-    at_least("residualflow", 1, blocks=blocks, width=width, depth=depth, linear_width=linear_width)
-    at_least("residualflow", 0, context=context, growth=growth, linear_blocks=linear_blocks, exact_dims=exact_dims)
+    at_least("residualflow", 1, scales=scales, blocks=blocks, width=width, depth=depth, linear_width=linear_width)
+    at_least("residualflow", 0, classes=classes, context=context, growth=growth, exact_dims=exact_dims)
+    at_least("residualflow", 0, linear_blocks=linear_blocks)
+    choose("head", head, BEGINNINGS)
+    if classes and context:
+        raise UsageError("residualflow expects classes or context, not both")
     how = Blocks(
         width=width,
         depth=depth,
@@ -94,21 +106,17 @@ def residualflow(
     def stage(inner: tuple[int, ...], left: int, *, first: bool) -> Bijection:
         parts = [*how.stage(inner, blocks, first=first), norm_of(inner)]
         if left > 1:
-            parts.append(Under(Squeeze(), stage((4 * inner[0], inner[1] // 2, inner[2] // 2), left - 1, first=False)))
+            following = stage((4 * inner[0], inner[1] // 2, inner[2] // 2), left - 1, first=False)
+            parts += [Waypoint()] if classes else []
+            parts.append(Under(Squeeze(), following))
         return Chain(*parts)
 
-    whole = stage(shape, _scales(shape, scales), first=True)
+    squeezes = squeezes_between("residualflow", shape, scales)
+    whole = stage(shape, 1 + squeezes, first=True)
     if linear_blocks and len(shape) == 3:
         vector = (prod(shape),)
         ends = [*how.stage(vector, linear_blocks, first=False, width=linear_width), norm_of(vector)]
         whole = Chain(whole, Under(Flatten(shape), Chain(*ends)))
+    if classes:
+        return Hybrid(whole, StandardNormal(shape), classes, head=head, squeezes=squeezes)
     return Flow(whole, StandardNormal(shape), (context,) if context else None)
-
-
-def _scales(shape: tuple[int, ...], asked: int | None) -> int:
-    """Return the number of scales: one more than there are squeezes."""
-    if asked is not None and (not isinstance(asked, int) or asked < 1):
-        raise UsageError(f"residualflow expects scales to be a whole number, scales >= 1; {asked!r} came")
-    if len(shape) == 1 or asked == 1 or (asked is None and any(side % 2 for side in shape[1:])):
-        return 1
-    return 1 + scales_of("residualflow", shape, None if asked is None else asked - 1, MOST_SCALES - 1)

@@ -103,6 +103,8 @@ class LipschitzLayer(Constrained):
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(weight.shape[0]))
         self.register_buffer("vector", torch.zeros(1, *outputs))
+        if weight.is_meta:  # numbers that are not there have no norm: shapes alone are asked for
+            return
         self.vector.copy_(self._start())
         with torch.no_grad():
             self.weight.mul_(min(1.0, coefficient / self.torus_bound()))
