@@ -31,6 +31,7 @@ from longflow.quality.features import Standardised
 from longflow.quality.frechet import frechet_of_moments, moments
 from longflow.quality.inception import WEIGHTS
 from longflow.quality.kernel import mmd_squared
+from longflow.quality.memorisation import compare_distances
 from longflow.runs import Run
 from longflow.words import quality_words
 
@@ -158,10 +159,10 @@ def test_nearest_finds_the_nearest_and_copies_at_0():
 
 def test_neighbour_measures_by_hand():
     """On the line with k = 1: balls of the data 0, 1, 10, 11 have radius 1."""
-    data, samples = np.array([[0.0], [1], [10], [11]]), np.array([[0.5], [2.0], [5], [12.5]])
-    # 0.5 is in the balls of 0 and 1, 2.0 in that of 1; the samples' own radii are 1.5, 1.5, 3 and 7.5.
-    assert precision_recall(samples, data, k=1) == (0.5, 1.0)
-    assert density_coverage(samples, data, k=1) == (0.75, 0.5)
+    data, samples = np.array([[0.0], [1], [10], [11]]), np.array([[0.5], [2.0], [1.5], [5]])
+    # 0.5 is in the balls of 0 and 1, 2.0 and 1.5 in that of 1; the samples' own radii are 1, 0.5, 0.5 and 3.
+    assert precision_recall(samples, data, k=1) == (0.75, 0.5)
+    assert density_coverage(samples, data, k=1) == (1.0, 0.5)
 
 
 def modes(random, n, centres):
@@ -202,6 +203,11 @@ def test_copies_of_training_rows_are_found():
     assert near.copies == 0
     assert near.near_share > 0.95
     assert near.ratio < 0.01
+
+
+def test_distances_are_compared_by_hand():
+    found = compare_distances(np.array([0.0, 1.9, 2.0, 3.0]), np.arange(1.0, 102.0))
+    assert (found.median, found.held_out_median, found.near_share, found.copies) == (1.95, 51, 0.5, 0.25)
 
 
 # Extractors
