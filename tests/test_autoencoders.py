@@ -661,3 +661,14 @@ def test_binary_data_are_drawn_once_with_the_grey_value_as_probability():
     assert abs(half - 0.5) < SIGMAS * 0.5 / math.sqrt((x == 8).sum())
     with pytest.raises(UsageError, match="continuous"):
         longflow.data.load("two-moons").binarise(0)
+
+
+def test_diagnosis_adds_up(runs, capsys):
+    found = answer(capsys, "diagnose", runs / "normal", "-n", 100)
+    assert found["kl"] == pytest.approx(found["mutual_information"] + found["gap"])
+    assert found["kl"] == pytest.approx(sum(found["kl_of_dims"]))
+    assert found["mutual_information"] <= found["ceiling"] == pytest.approx(math.log(100))
+    assert main(["diagnose", str(runs / "normal"), "-n", "50"]) == 0
+    assert "log n" in capsys.readouterr().out
+    assert "normal posterior" in refused(capsys, "diagnose", runs / "grey")
+    assert "standard normal prior" in refused(capsys, "diagnose", runs / "flow")

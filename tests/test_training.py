@@ -168,7 +168,7 @@ def test_an_objective_plays_its_turns_in_order():
     class Game:
         parts = ("critic", "maker")
 
-        def __call__(self, model, x, context):
+        def __call__(self, model, x, context, done):
             start = {name: part.weight.item() for name, part in model.items()}
             yield "critic", model["critic"](x).sum() + model["maker"](x).sum()
             seen.append({name: part.weight.item() != start[name] for name, part in model.items()})

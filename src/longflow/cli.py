@@ -20,12 +20,14 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from longflow import data
 from longflow.commands.check import check
 from longflow.commands.configure import Settings, default_out
+from longflow.commands.diagnose import diagnose
 from longflow.commands.draw import reconstruct, sample
 from longflow.commands.edit import edit
 from longflow.commands.evaluate import evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.interpolate import interpolate, manifold
 from longflow.commands.neighbours import neighbours
+from longflow.commands.quality import quality
 from longflow.commands.report import report
 from longflow.commands.scales import latents, resample
 from longflow.commands.score import score
@@ -36,7 +38,18 @@ from longflow.errors import InversionError, TrainingDivergedError, UsageError, c
 from longflow.models import CATALOGUE, Model
 from longflow.runs import Run, finite
 from longflow.training import Recipe
-from longflow.words import Result, check_words, evaluate_words, list_words, rows, sizes_words, train_words, wrote_words
+from longflow.words import (
+    Result,
+    check_words,
+    diagnose_words,
+    evaluate_words,
+    list_words,
+    quality_words,
+    rows,
+    sizes_words,
+    train_words,
+    wrote_words,
+)
 
 Field = tuple[str, Any, Any]
 
@@ -224,6 +237,8 @@ COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
     "list": (list_all, list_words),
     "sizes": (sizes, sizes_words),
     "evaluate": (evaluate, evaluate_words),
+    "quality": (quality, quality_words),
+    "diagnose": (diagnose, diagnose_words),
     "score": (score, wrote_words),
     "sample": (sample, wrote_words),
     "reconstruct": (reconstruct, wrote_words),

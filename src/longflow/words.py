@@ -184,6 +184,23 @@ def _with_error(value: float, error: float | None) -> str:
     return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
 
 
+def diagnose_words(result: Result) -> str:
+    """Return what the codes hold, and the KL of each number of them, largest first."""
+    largest = sorted(enumerate(result["kl_of_dims"]), key=lambda pair: -pair[1])
+    full = result["mutual_information"] > 0.95 * result["ceiling"]
+    return "\n".join(
+        [
+            f"{result['model']}, codes of {result['n']:,} {result['split']} events, in nats (a unit: a number of it)",
+            f"  KL to the prior, on average     {result['kl']:.3f}",
+            f"  = mutual information I(X; Z)    {result['mutual_information']:.3f} ± {result['stderr']:.2g}"
+            f" (at most log n = {result['ceiling']:.3f}{': it is full' if full else ''})",
+            f"  + aggregate-posterior gap       {result['gap']:.3f}",
+            f"  active units                    {result['active_units']} of {result['dims']}",
+            "  KL by unit                      " + ", ".join(f"z{d} {kl:.3f}" for d, kl in largest[:20]),
+        ]
+    )
+
+
 def wrote_words(result: Result) -> str:
     """Return where something was written, and the rest of the result."""
     rest = ", ".join(f"{k} {_word(v)}" for k, v in result.items() if k != "out")

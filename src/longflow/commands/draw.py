@@ -216,7 +216,7 @@ def _columns(rows: np.ndarray, config: dict[str, Any]) -> list[str]:
 
 def _arrays(rows: np.ndarray, levels: int | None) -> bytes:
     content = io.BytesIO()
-    whole = levels is not None and levels <= 256 and bool((rows == rows.round()).all())
+    whole = levels is not None and levels <= 256 and bool((rows == np.rint(rows)).all())
     np.savez_compressed(content, x=rows.astype(np.uint8) if whole else rows)
     return content.getvalue()
 

@@ -29,7 +29,7 @@ def check_batches(model: torch.nn.Module, batch: int) -> None:
 def check_classifier(model: LatentModel, config: Mapping[str, Any]) -> None:
     """Raise UsageError where nothing would be trained: a weight of 0 for a density that has no classifier beside it."""
     if classifier_alone(config) and not isinstance(model.density, Hybrid):
-        raise UsageError("--density-weight 0 expects a model with a classifier beside its density, such as iresnet or residualflow")
+        raise UsageError("--density-weight 0 expects a classifier beside the density, as iresnet and residualflow have")
 
 
 def fit_units(model: LatentModel, dataset: Dataset) -> None:
