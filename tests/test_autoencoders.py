@@ -343,6 +343,33 @@ def test_a_normal_mixture_against_torch():
     close(NormalMixture((2,), 2).mean(context), oracle.mean)
 
 
+def test_the_bound_is_differentiable_in_the_weights_of_a_mixture():
+    """A posterior of two normals on a line: gradient of the bound by draws, and by quadrature."""
+    torch.manual_seed(0)
+    decoder = linear(torch.tensor([[1.3], [-0.4]]), torch.tensor([0.2, 0.1]))
+    parameters = nn.Parameter(torch.tensor([[0.4, -0.3, -0.8, 1.1, -0.5, 0.2]], dtype=torch.float64))
+
+    class Constant(nn.Module):
+        def forward(self, x):
+            return parameters.expand(len(x), -1)
+
+    posterior = Given(Constant(), NormalMixture((1,), 2), (2,))
+    model = VAE(StandardNormal((1,)), posterior, Given(decoder, EqualNormal((2,), 0.5), (1,))).double()
+    x = torch.tensor([[0.7, -0.2]], dtype=torch.float64)
+    axis = torch.linspace(-9, 9, 6001, dtype=torch.float64)[:, None]
+    log_q = NormalMixture((1,), 2).log_prob(axis, parameters.expand(6001, -1))
+    inside = model.observation.log_prob(x.expand(6001, 2), axis) + model.prior.log_prob(axis) - log_q
+    exact_value = (log_q.exp() * inside).sum() * (18 / 6000)
+    (exact,) = torch.autograd.grad(exact_value, parameters)
+    grads, values = [], []
+    for _ in range(400):
+        value = model.log_prob(x.expand(50, 2)).mean()
+        grads.append(torch.autograd.grad(value, parameters)[0])
+        values.append(value.detach())
+    for drawn, wanted in ((torch.stack(values), exact_value), (torch.stack(grads), exact)):
+        assert ((drawn.mean(0) - wanted).abs() < SIGMAS * drawn.std(0) / 20 + 1e-9).all()
+
+
 # The objective
 
 
@@ -527,6 +554,7 @@ def test_commands_refuse_what_an_autoencoder_cannot(runs, capsys):
     assert "in [0, 1]" in refused(capsys, "train", "vae", "--likelihood", "bernoulli", "--data", "two-moons")
     assert "at most 1" in refused(capsys, "train", "vae", "--kl-warmup", 2)
     assert "latent >= 1" in refused(capsys, "train", "vae", "--latent", 0)
+    assert "gradient" in refused(capsys, "train", "vae", "--posterior", "mixture", "--importance", 3)
 
 
 def test_a_resumed_run_keeps_its_objective(runs, capsys, tmp_path):

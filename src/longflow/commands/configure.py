@@ -90,6 +90,10 @@ def configuration(
     per_epoch = max(1, dataset.sizes["train"] // recipe.batch)
     resolved = CATALOGUE[name].resolve(settings.preset, options)
     objective = _objective(name, objectives, settings)
+    if (objective or {}).get("importance", 1) > 1 and resolved.get("posterior") == "mixture":
+        raise UsageError(
+            "--importance expects another posterior than a mixture: its draws have no gradient in the mixture's weights"
+        )
     preprocess = settings.preprocess or _preprocessing(resolved, dataset)
     check_labels(resolved.get("classes", 0), dataset)
     if settings.density_weight != 1 and not resolved.get("classes"):

@@ -62,6 +62,15 @@ class Distribution(nn.Module, ABC):
         x = self.sample(n, context, temperature)
         return x, self.log_prob(x, context)
 
+    def stratified(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return draws that are differentiable in all parameters, (S, n, *shape), log-densities and shares (S, n).
+
+        The expectation of h for row i is the mean of Σ_s share[s, i] h(draw[s, i]). One stratum of share 1, but for
+        mixtures, whose components are strata: no draw of a component has a gradient in its weight.
+        """
+        x, log_prob = self.sample_and_log_prob(n, context)
+        return x[None], log_prob[None], torch.ones_like(log_prob)[None]
+
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
         """Return the best estimate of the log-likelihood from K draws, of shape (B,): `log_prob` where it is exact."""
         return self.log_prob(x, context)

@@ -155,7 +155,7 @@ class NormalMixture(Parametric):
     """Σ_k w_k N(μ_k, diag σ_k²) with logits of w, μ and log σ from the context, the logits the same in every feature.
 
     The context has, for each feature, K logits (whose mean over the event counts), K means and K log-deviations.
-    A sample is differentiable in means and deviations, not in the weights.
+    A sample is differentiable in means and deviations, not in the weights; `stratified` draws are, in all.
     """
 
     def __init__(self, shape: tuple[int, ...], components: int) -> None:
@@ -183,6 +183,13 @@ class NormalMixture(Parametric):
         k = torch.multinomial(log_weights.exp(), 1)[:, 0] if n else log_weights.new_zeros(0).long()
         rows = torch.arange(n, device=k.device)
         return loc[rows, k] + temperature * log_scale[rows, k].exp() * torch.randn_like(loc[rows, k])
+
+    def stratified(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        self.check_draw(n, context, 1.0)
+        log_weights, loc, log_scale = self._split(given(context))
+        x = (loc + log_scale.exp() * torch.randn_like(loc)).transpose(0, 1)
+        log_prob = torch.stack([self.log_prob(one, context) for one in x])
+        return x, log_prob, log_weights.exp().T
 
     def mean(self, context: Tensor) -> Tensor:
         log_weights, loc, _ = self._split(context)

@@ -27,14 +27,10 @@ from longflow.errors import UsageError
 class Draw:
     """What one draw of a latent says of a batch, in nats."""
 
-    z: Tensor
-    """(B, *latent)."""
     reconstruction: Tensor
     """log p(x | z), with the log-determinant of what comes before, (B,)."""
     divergence: Tensor
     """KL(q(z | x) ‖ p(z)) by groups, (B, groups): each number's own in closed form; else one, from the draw."""
-    log_ratio: Tensor
-    """log q(z | x) - log p(z), (B,): an estimate of the sum of the divergence."""
 
 
 class VAE(LatentModel):
@@ -84,25 +80,32 @@ class VAE(LatentModel):
         self.first = Chain(first, self.first)
 
     def draw(self, x: Tensor, context: Tensor | None = None) -> Draw:
-        """Draw a latent for each row of x, (B, *shape), and return what it says."""
+        """Draw a latent for each row of x, (B, *shape), of a mixture one of each component; return what it says."""
+        y, gain, parameters = self._seen(x, context)
+        posterior = self.posterior.distribution
+        z, log_q, share = posterior.stratified(len(x), parameters)
+        reconstruction = torch.stack([self.observation.log_prob(y, one) for one in z])
+        closed = posterior.divergence(parameters, self.prior, context) if isinstance(posterior, Parametric) else None
+        if closed is None:
+            prior = torch.stack([self.prior.log_prob(one, context) for one in z])
+            closed = (share * (log_q - prior)).sum(0)[:, None]
+        return Draw((share * reconstruction).sum(0) + gain, closed)
+
+    def _seen(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the networks see of x, its log-determinant, and the posterior's parameters."""
         self.check_events(x, None)
         self.check_context(len(x), context)
         y, gain = self.first(x)
-        parameters = self.posterior.network(y)
-        posterior = self.posterior.distribution
-        z, log_q = posterior.sample_and_log_prob(len(x), parameters)
-        log_ratio = log_q - self.prior.log_prob(z, context)
-        closed = posterior.divergence(parameters, self.prior, context) if isinstance(posterior, Parametric) else None
-        divergence = log_ratio[:, None] if closed is None else closed
-        return Draw(z, self.observation.log_prob(y, z) + gain, divergence, log_ratio)
+        return y, gain, self.posterior.network(y)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         drawn = self.draw(x, context)
         return drawn.reconstruction - total(drawn.divergence)
 
     def log_weight(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        drawn = self.draw(x, context)
-        return drawn.reconstruction - drawn.log_ratio
+        y, gain, parameters = self._seen(x, context)
+        z, log_q = self.posterior.distribution.sample_and_log_prob(len(x), parameters)
+        return self.observation.log_prob(y, z) + gain + self.prior.log_prob(z, context) - log_q
 
     def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
         return averaged(self, x, context, samples)
