@@ -194,7 +194,8 @@ def diagnose_words(result: Result) -> str:
             f"  KL to the prior, on average     {result['kl']:.3f}",
             f"  = mutual information I(X; Z)    {result['mutual_information']:.3f} ± {result['stderr']:.2g}"
             f" (at most log n = {result['ceiling']:.3f}{': it is full' if full else ''})",
-            f"  + aggregate-posterior gap       {result['gap']:.3f}",
+            f"  + aggregate-posterior gap       {result['gap']:.3f}"
+            f"{' (of these n codes; that of all data is smaller, by as much as I(X; Z) is larger)' if full else ''}",
             f"  active units                    {result['active_units']} of {result['dims']}",
             "  KL by unit                      " + ", ".join(f"z{d} {kl:.3f}" for d, kl in largest[:20]),
         ]
