@@ -11,6 +11,8 @@ from longflow.distributions.classes import ClassNormal
 from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.distributions.flow import Dequantised, Flow
 from longflow.distributions.hybrid import Hybrid
+from longflow.distributions.injective import Injective
+from longflow.distributions.stretch import Hutchinson
 
 __all__ = [
     "Case",
@@ -20,7 +22,9 @@ __all__ = [
     "Distribution",
     "Flow",
     "GaussianMixture",
+    "Hutchinson",
     "Hybrid",
+    "Injective",
     "Likelihood",
     "Noise",
     "StandardLogistic",
