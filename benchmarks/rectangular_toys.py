@@ -1,6 +1,6 @@
 """Densities on curves and on a sphere in space by rectangular flows, beside the true ones.
 
-    python benchmarks/rectangular_toys.py train SET --out OUT [--steps 2000] [--seed 0]
+    python benchmarks/rectangular_toys.py train SET --out OUT [--steps 2000] [--lr 1e-3] [--seed 0]
     python benchmarks/rectangular_toys.py cost --out OUT
     python benchmarks/rectangular_toys.py draw --out OUT
 
@@ -33,7 +33,6 @@ from longflow.models.rectangular import rectangular
 from longflow.training import Batches, Recipe, State, train
 from longflow.training.device import prepare
 
-RECIPE = Recipe(batch=256, lr=1e-3, clip=5.0, ema=0.99)
 WEIGHT = 100.0
 TRAINING, TEST = 20000, 2000
 VALIDATE_EVERY = 100
@@ -115,17 +114,18 @@ def build(name):
     return data, rectangular((3,), latent=data.latent, couplings=6, width=64, components=data.components)
 
 
-def train_one(name, out, steps, seed):
+def train_one(name, out, steps, seed, lr):
+    recipe = Recipe(batch=256, lr=lr, clip=5.0, ema=0.99)
     torch.manual_seed(seed)
     data, model = build(name)
     rows = data.points(data.draw(TRAINING))
-    objective, batches = ManifoldLikelihood(WEIGHT), Batches(rows, None, RECIPE.batch, seed)
+    objective, batches = ManifoldLikelihood(WEIGHT), Batches(rows, None, recipe.batch, seed)
     adapt(model, rows[:2048])
-    state = State(model, objective, RECIPE)
+    state = State(model, objective, recipe)
     held_out = data.points(data.draw(TEST))
     best, lowest, chosen = {}, math.inf, 0
     start = time.process_time()
-    for progress in train(state, objective, batches, RECIPE, steps, batches.steps_per_epoch):
+    for progress in train(state, objective, batches, recipe, steps, batches.steps_per_epoch):
         if progress.step % VALIDATE_EVERY == 0:
             with torch.no_grad():
                 ((_, loss),) = objective(state.best_weights.eval(), held_out, None)
@@ -150,6 +150,7 @@ def train_one(name, out, steps, seed):
             "torch": torch.__version__,
             "steps": steps,
             "best_step": chosen,
+            "lr": lr,
             "weight": WEIGHT,
             "parameters": sum(p.numel() for p in model.parameters()),
             "cpu_s": round(spent, 1),
@@ -285,11 +286,12 @@ if __name__ == "__main__":
     parser.add_argument("set", nargs="?", choices=tuple(SETS))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     prepare("cpu", 1)
     flags.out.mkdir(parents=True, exist_ok=True)
     if flags.what == "train":
-        train_one(flags.set, flags.out, flags.steps, flags.seed)
+        train_one(flags.set, flags.out, flags.steps, flags.seed, flags.lr)
     else:
         {"cost": cost, "draw": draw}[flags.what](flags.out)
