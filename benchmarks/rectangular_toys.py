@@ -43,7 +43,7 @@ TORN = "distance > 0.05"
 class Spiral:
     """((1 + t/4) cos 2t, (1 + t/4) sin 2t, t/2), t from a mixture of two normals: nearly two turns, open."""
 
-    latent, components, line = 1, 1, (-3.2, 3.2)
+    latent, components, line = 1, 3, (-3.2, 3.2)
     weights, means, deviations = torch.tensor([0.6, 0.4]), torch.tensor([-1.2, 1.3]), torch.tensor([0.5, 0.4])
 
     def draw(self, n):
@@ -63,7 +63,7 @@ class Spiral:
 class Circle:
     """The unit circle, tilted by 30°, with two von Mises bumps: closed, so that one chart must cut it."""
 
-    latent, components, line = 1, 1, (-math.pi, math.pi)
+    latent, components, line = 1, 3, (-math.pi, math.pi)
     weights, means, kappa = torch.tensor([0.6, 0.4]), torch.tensor([-1.0, 1.0]), torch.tensor([2.0, 6.0])
 
     def draw(self, n):
@@ -218,7 +218,8 @@ def stir(model):
 
 
 def draw(out):
-    figure = sheet(11.5, 9.6)
+    figure = sheet(12.5, 9.0)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.12)
     grid = figure.subplots(3, 4, width_ratios=(1, 1, 1.15, 1.15))
     for row, name in enumerate(SETS):
         data, model = build(name)
@@ -229,19 +230,24 @@ def draw(out):
             place.remove()
         views = [figure.add_subplot(3, 4, 4 * row + k, projection="3d") for k in (1, 2)]
         with torch.no_grad():
-            rows = data.points(data.draw(3000))
-            cloud(views[0], rows, f"{name}: data")
-            cloud(views[1], model.sample(3000), "samples")
+            t = data.draw(3000)
+            rows, samples = data.points(t), model.sample(3000)
+            cloud(views[0], rows, data.log_prob(t).exp(), rows, f"{name}: data")
+            cloud(views[1], samples, model.log_prob(samples).exp(), rows, f"{name}: samples")
             (surface if data.latent == 2 else along)(grid[row, 2], grid[row, 3], data, model)
     (out / "rectangular.png").write_bytes(to_png(figure))
 
 
-def cloud(place, rows, title):
-    place.scatter(*rows.T.numpy(), s=1.2, color=ACCENT, alpha=0.35, linewidths=0)
+def cloud(place, rows, density, frame, title):
+    """Scatter points in the colour of their density, with the axes of `frame`; what lies outside is not shown."""
+    low, high = frame.amin(0) - 0.1, frame.amax(0) + 0.1
+    inside = ((rows > low) & (rows < high)).all(1)
+    colours = SEQUENTIAL((0.35 + 0.65 * density / density[inside].quantile(0.99)).clamp(0, 1).numpy())
+    place.scatter(*rows[inside].T.numpy(), s=4, c=colours[inside.numpy()], linewidths=0, depthshade=False)
     place.set_title(title, fontsize=10, color=INK, loc="left")
-    place.set_box_aspect(np.ptp(rows.numpy(), axis=0))
-    for axis in (place.xaxis, place.yaxis, place.zaxis):
-        axis.set_ticklabels([])
+    place.set_box_aspect((high - low).tolist(), zoom=1.15)
+    for axis, ends in zip("xyz", zip(low.tolist(), high.tolist(), strict=True), strict=True):
+        place.set(**{f"{axis}lim": ends, f"{axis}ticklabels": []})
 
 
 def along(left, right, data, model):
@@ -269,7 +275,7 @@ def surface(left, right, data, model):
     for place, heat, title in ((left, truth, "true density by area"), (right, found, "learned")):
         place.imshow(heat, cmap=SEQUENTIAL, **box)
         dress(place, title=title, x="longitude, degrees", y="height" if place is left else "")
-    right.contour(np.degrees(longitude), height, distance, [FAR], colors=[WARM], linewidths=1)
+    right.contour(np.degrees(longitude.numpy()), height.numpy(), distance.numpy(), [FAR], colors=[WARM], linewidths=1)
     right.plot([], [], color=WARM, lw=1, label=TORN)
     right.legend(fontsize=SMALL, loc="lower left", labelcolor=MUTED)
 
