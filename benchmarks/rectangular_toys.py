@@ -28,7 +28,7 @@ from torch.func import jacrev
 
 from longflow.bijections import adapt
 from longflow.families import ManifoldLikelihood
-from longflow.figures.style import ACCENT, INK, MUTED, SEQUENTIAL, SMALL, WARM, dress, sheet, to_png
+from longflow.figures.style import INK, MUTED, SEQUENTIAL, SMALL, WARM, dress, sheet, to_png
 from longflow.models.rectangular import rectangular
 from longflow.training import Batches, Recipe, State, train
 from longflow.training.device import prepare
@@ -43,7 +43,7 @@ TORN = "distance > 0.05"
 class Spiral:
     """((1 + t/4) cos 2t, (1 + t/4) sin 2t, t/2), t from a mixture of two normals: nearly two turns, open."""
 
-    latent, components, line = 1, 3, (-3.2, 3.2)
+    latent, line = 1, (-3.2, 3.2)
     weights, means, deviations = torch.tensor([0.6, 0.4]), torch.tensor([-1.2, 1.3]), torch.tensor([0.5, 0.4])
 
     def draw(self, n):
@@ -63,7 +63,7 @@ class Spiral:
 class Circle:
     """The unit circle, tilted by 30°, with two von Mises bumps: closed, so that one chart must cut it."""
 
-    latent, components, line = 1, 3, (-math.pi, math.pi)
+    latent, line = 1, (-math.pi, math.pi)
     weights, means, kappa = torch.tensor([0.6, 0.4]), torch.tensor([-1.0, 1.0]), torch.tensor([2.0, 6.0])
 
     def draw(self, n):
@@ -81,7 +81,7 @@ class Circle:
 class Sphere:
     """The unit sphere with three von Mises-Fisher bumps: κ exp(κ μᵀx) / 4π sinh κ each. No chart covers it."""
 
-    latent, components = 2, 1
+    latent = 2
     weights, kappa = torch.tensor([0.4, 0.35, 0.25]), torch.tensor([4.0, 6.0, 3.0])
     means = torch.tensor([[1.0, 0.0, 0.3], [-0.4, 1.0, 0.6], [0.2, -1.0, 0.4]])
 
@@ -111,7 +111,7 @@ SETS = {"spiral": Spiral, "circle": Circle, "sphere": Sphere}
 
 def build(name):
     data = SETS[name]()
-    return data, rectangular((3,), latent=data.latent, couplings=6, width=64, components=data.components)
+    return data, rectangular((3,), latent=data.latent, couplings=6, width=64)
 
 
 def train_one(name, out, steps, seed, lr):
