@@ -510,3 +510,28 @@ def test_wrong_classes_are_told(classes, says):
 def test_realnvp_tells_bad_input(shape, options, says):
     with pytest.raises(UsageError, match=says):
         longflow.build("realnvp", shape=shape, **options)
+
+
+MOVES = [(name, {}, shape) for name in FLOWS for shape in ((3,), (1, 4, 4))]
+MOVES += [
+    ("glow", {"coupling": kind}, shape)
+    for kind in ("affine-tanh", "affine-half", "additive")
+    for shape in ((3,), (1, 4, 4))
+]
+
+
+@pytest.mark.parametrize(("name", "options", "shape"), MOVES)
+def test_every_parameter_learns_from_the_start(name, options, shape):
+    """A factor that starts at nought beside another would stay there: neither has a gradient."""
+    torch.manual_seed(0)
+    flow = longflow.build(name, shape=shape, **{**SMALL[name], **options})
+    x = torch.randn(128, *shape).cumsum(1)
+    adapt(flow, x)
+    start = {n: p.detach().clone() for n, p in flow.named_parameters()}
+    optimiser = torch.optim.Adam(flow.parameters(), 1e-2)
+    for _ in range(8):
+        optimiser.zero_grad()
+        (-flow.log_prob(x).mean()).backward()
+        optimiser.step()
+    still = [n for n, p in flow.named_parameters() if torch.equal(p, start[n])]
+    assert not still

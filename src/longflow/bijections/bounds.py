@@ -14,11 +14,14 @@ class SigmoidPlusTwo(nn.Module):
 
 
 class ScaledTanh(nn.Module):
-    """γ tanh s with one learned γ, which starts at 0, hence at the identity (RealNVP's code: Dinh et al. 2017)."""
+    """γ tanh s with one learned γ (RealNVP's code: Dinh et al. 2017, where it starts at 0, hence at the identity).
 
-    def __init__(self) -> None:
+    Beside a conditioner whose output starts at 0 it must start elsewhere: of a product of noughts neither ever moves.
+    """
+
+    def __init__(self, start: float = 0.0) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.gamma = nn.Parameter(torch.tensor(start))
 
     def forward(self, s: Tensor) -> Tensor:
         """Return the log-scale."""

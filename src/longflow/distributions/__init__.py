@@ -13,8 +13,10 @@ from longflow.distributions.flow import Dequantised, Flow
 from longflow.distributions.given import Given
 from longflow.distributions.grey import Bernoulli, Categorical, GreyBernoulli, LogisticMixture
 from longflow.distributions.hybrid import Head, Hybrid
+from longflow.distributions.injective import Injective
 from longflow.distributions.latent import LatentModel
 from longflow.distributions.parametric import EqualNormal, Normal, NormalMixture
+from longflow.distributions.stretch import Hutchinson
 
 __all__ = [
     "Bernoulli",
@@ -30,7 +32,9 @@ __all__ = [
     "Given",
     "GreyBernoulli",
     "Head",
+    "Hutchinson",
     "Hybrid",
+    "Injective",
     "LatentModel",
     "Likelihood",
     "LogisticMixture",

@@ -36,7 +36,7 @@ COUPLINGS: dict[str, Callable[[], Shift | Affine]] = {
     "affine": lambda: Affine(SigmoidPlusTwo()),
     "additive": Shift,
     "affine-half": lambda: Affine(HalfToOne()),
-    "affine-tanh": lambda: Affine(ScaledTanh()),
+    "affine-tanh": lambda: Affine(ScaledTanh(1.0)),
 }
 MIXINGS: dict[str, Callable[[int], Bijection]] = {
     "reverse": lambda features: Reverse(),

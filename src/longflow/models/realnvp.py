@@ -94,7 +94,8 @@ def realnvp(
         return BatchNorm((features, *space)) if norm == "batch" else Learned(Affine(), (features, *space))
 
     def couple(moved: int, conditioner: nn.Module) -> Bijection:
-        return Coupling(Chain(Affine(ScaledTanh()), normalise(moved)), conditioner)
+        start = 0.0 if space else 1.0
+        return Coupling(Chain(Affine(ScaledTanh(start)), normalise(moved)), conditioner)
 
     def residual(features: int, moved: int, maps: int) -> ResNet:
         return ResNet(features + context, PARAMETERS * moved, width=maps, blocks=blocks, norm=NORMS[norm])

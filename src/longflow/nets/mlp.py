@@ -1,6 +1,7 @@
 """The fully connected conditioner."""
 
 import itertools
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """`depth` hidden layers of `hidden` rectified units, then a linear or rectified output.
+    """`depth` hidden layers of `hidden` units, rectified unless said otherwise, then a linear or rectified output.
 
     Maps (B, features_in) to (B, features_out). A context of shape (B, context) is appended to the input.
     Hidden layers start at torch's uniform values or at Glorot's, which are larger. A linear output starts at zero, so
@@ -24,6 +25,7 @@ class MLP(nn.Module):
         depth: int,
         last: Literal["linear", "relu"] = "linear",
         init: Literal["torch", "glorot"] = "torch",
+        activation: Callable[[], nn.Module] = nn.ReLU,
         dropout: float = 0.0,
         context: int = 0,
     ) -> None:
@@ -36,7 +38,7 @@ class MLP(nn.Module):
             if init == "glorot":
                 nn.init.xavier_uniform_(linear.weight)
                 nn.init.zeros_(linear.bias)
-            layers += [linear, nn.ReLU()]
+            layers += [linear, activation()]
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
         output = nn.Linear(widths[-1], features_out)
