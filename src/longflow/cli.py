@@ -25,6 +25,7 @@ from longflow.commands.edit import edit
 from longflow.commands.evaluate import evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.interpolate import interpolate, manifold
+from longflow.commands.probe import probe
 from longflow.commands.report import report
 from longflow.commands.scales import latents, resample
 from longflow.commands.score import score
@@ -34,7 +35,17 @@ from longflow.errors import InversionError, TrainingDivergedError, UsageError, c
 from longflow.models import CATALOGUE, Model
 from longflow.runs import Run, finite
 from longflow.training import Recipe
-from longflow.words import Result, check_words, evaluate_words, list_words, rows, sizes_words, train_words, wrote_words
+from longflow.words import (
+    Result,
+    check_words,
+    evaluate_words,
+    list_words,
+    probe_words,
+    rows,
+    sizes_words,
+    train_words,
+    wrote_words,
+)
 
 Field = tuple[str, Any, Any]
 
@@ -232,6 +243,7 @@ COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
     "latents": (latents, wrote_words),
     "inpaint": (inpaint, wrote_words),
     "check": (check, check_words),
+    "probe": (probe, probe_words),
     "report": (report, train_words),
 }
 
