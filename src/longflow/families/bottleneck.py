@@ -60,7 +60,7 @@ class Multiplier(nn.Module):
     @torch.no_grad()
     def ascend(self, start: float, change: Tensor) -> None:
         """Move the weight, `start` + added, by a change, and not below 0: once after each step of the optimiser."""
-        self.added.copy_((self.added + change).clamp_min(-start))
+        self.added.copy_((self.added + change).clamp_min(0.0 - start))
 
 
 class VIB(Representation):
