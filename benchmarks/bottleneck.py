@@ -96,15 +96,18 @@ def plane(found):
         axes.errorbar(
             *centres.T, xerr=spread[:, 0], yerr=spread[:, 1], color=colour, marker="o", markersize=5, label=name
         )
-        if key == "noisy_cross_entropy":
+        if key == "cross_entropy":
             for way, (rate, bits) in zip(ways, centres, strict=True):
                 label = way.replace("beta", "β")
-                axes.annotate(label, (rate, bits), (6, 6), textcoords="offset points", fontsize=style.SMALL)
+                axes.annotate(
+                    label, (rate, bits), (0, -22), textcoords="offset points", ha="center", fontsize=style.SMALL
+                )
     plain = np.mean([one["cross_entropy"] for one in found if one["way"] == "plain"])
     axes.axhline(plain, color=style.MUTED, linewidth=0.8, linestyle=(0, (3, 3)), label="the network without noise")
     axes.set_xscale("log")
-    axes.set_ylim(0, None)
-    axes.set_xlim(None, 4000)
+    axes.set_xticks((10, 100, 1000), ("10", "100", "1,000"))
+    axes.set_xlim(4, 4000)
+    axes.set_ylim(0, 0.95)
     axes.legend(frameon=False, fontsize=style.SMALL)
     return style.to_png(figure)
 

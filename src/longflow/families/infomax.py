@@ -97,7 +97,7 @@ class MutualInformation:
 
     alpha: float = 0.5
     beta_local: float = 1.5
-    gamma: float = 1e-3
+    gamma: float = 1e-2
 
     parts: ClassVar[tuple[str, ...]] = ("",)
 

@@ -1,34 +1,35 @@
 """The networks of a representation: maps of features, what is read from them, and scores of pairs."""
 
+import torch
 from torch import Tensor, nn
 
 from longflow.nets.resnet import BatchNorm2d
 
 STAGES = 3
 LEAST_SIDE = 3
-"""Positions along a side that halving leaves: with fewer there is little that is local."""
+"""Positions along a side that a halving must leave: with fewer there is little that is local."""
 
 
 class Maps(nn.Module):
-    """Three normalised 3×3 convolutions of width, 2 width and 4 width maps, halved after each while sides allow it.
+    """Three normalised 3×3 convolutions of width, 2 width and 4 width maps, the first halved while sides allow it.
 
-    Maps (B, C, H, W) to (B, 4 width, h, w); `space` is (h, w).
+    Maps (B, C, H, W) to (B, 4 width, h, w); `space` is (h, w). It computes channels-last, which is faster on a CPU.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, width: int) -> None:
+    def __init__(self, shape: tuple[int, ...], *, width: int, halvings: int) -> None:
         super().__init__()
         self.features, self.space = 4 * width, shape[1:]
         channels, layers = shape[0], []
         for stage in range(STAGES):
             layers += normalised(channels, channels := width * 2**stage)
-            if min(self.space) // 2 >= LEAST_SIDE:
+            if stage < halvings and min(self.space) // 2 >= LEAST_SIDE:
                 layers.append(nn.MaxPool2d(2))
                 self.space = tuple(side // 2 for side in self.space)
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps."""
-        return self.layers(x)
+        return self.layers(x.contiguous(memory_format=torch.channels_last))
 
 
 class Summary(nn.Module):
@@ -36,7 +37,8 @@ class Summary(nn.Module):
 
     def __init__(self, channels: int, features: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*normalised(channels, channels), *normalised(channels, channels))
+        convs = nn.Sequential(*normalised(channels, channels), *normalised(channels, channels))
+        self.layers = convs.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.last = nn.Linear(channels, features)
 
     def forward(self, x: Tensor) -> Tensor:
