@@ -27,6 +27,7 @@ from longflow.commands.evaluate import evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.interpolate import interpolate, manifold
 from longflow.commands.neighbours import neighbours
+from longflow.commands.probe import probe
 from longflow.commands.quality import quality
 from longflow.commands.report import report
 from longflow.commands.scales import latents, resample
@@ -44,6 +45,7 @@ from longflow.words import (
     diagnose_words,
     evaluate_words,
     list_words,
+    probe_words,
     quality_words,
     rows,
     sizes_words,
@@ -251,6 +253,7 @@ COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
     "latents": (latents, wrote_words),
     "inpaint": (inpaint, wrote_words),
     "check": (check, check_words),
+    "probe": (probe, probe_words),
     "report": (report, train_words),
 }
 

@@ -42,6 +42,8 @@ def train_words(result: Result) -> str:
 
 def evaluate_words(result: Result) -> str:
     """Return a line with the likelihood, its error and its convention."""
+    if "terms" in result:
+        return _codes_words(result)
     how = ""
     if result["dequantiser"]:
         how = f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw(s)"
@@ -67,6 +69,41 @@ def evaluate_words(result: Result) -> str:
         f" {result['nats']:.3f} nats (log-likelihood: {_kind(result)}{how}; units of the stored data;"
         f" {result['dtype']}){_parts_words(result)}{classes}"
     )
+
+
+def _codes_words(result: Result) -> str:
+    events = f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}"
+    if "error" in result:
+        way = f"the mean of {result['draws']} draws" if result["draws"] else "mean codes"
+        return (
+            f"{events}: error {result['error']:.2%} ± {result['stderr_error']:.2%}, cross-entropy"
+            f" {result['cross_entropy']:.4f} bits, calibration error {result['calibration_error']:.4f} (by {way});"
+            f" noisy codes say at most {result['rate_bits']:.2f} bits of their data, at"
+            f" {result['noisy_cross_entropy']:.4f} bits of cross-entropy (no likelihood)"
+        )
+    told = ", ".join(f"{name} {value:.4f}" for name, value in result["js_bounds"].items())
+    return (
+        f"{events}: Jensen-Shannon divergence of data and codes at least {told} nats (of at most 0.6931; no mutual"
+        f" information); KL to the prior {result['terms']['kl']:.3f} nats (no likelihood)"
+    )
+
+
+PROBED = {"embedding": "codes", "untrained": "untrained codes", "rows": "rows"}
+
+
+def probe_words(result: Result) -> str:
+    """Return a line of accuracies for codes, for those of an untrained encoder, and for the rows."""
+    first = next(iter(result["probes"].values()))
+    lines = [
+        f"{result['model']}, {result['numbers']} numbers a code: {result['test_rows']:,} test events of"
+        f" {result['data']}, ± at most {first['stderr']:.1%}",
+        f"  {'':<18}{'linear, ' + format(first['labels'], ',') + ' labels':>22}"
+        f"{str(first['k']) + ' nearest, cosine':>20}{'Euclid':>10}",
+    ]
+    for name, title in PROBED.items():
+        one = result["probes"][name]
+        lines.append(f"  {title:<18}{one['linear']:>22.1%}{one['cosine']:>20.1%}{one['euclidean']:>10.1%}")
+    return "\n".join([*lines, f"neighbours among {result['training_rows']:,} labelled training events"])
 
 
 def _parts_words(result: Result) -> str:

@@ -11,13 +11,11 @@ from torch.func import jacrev
 
 from longflow.bijections import Residual
 from longflow.commands.certificate import certificate
+from longflow.commands.draw import open_model
 from longflow.commands.evaluate import dataset_of
 from longflow.commands.rows import fixed_draws
 from longflow.distributions import Flow
 from longflow.errors import InversionError, UsageError
-from longflow.models import load
-from longflow.runs import Run
-from longflow.training.device import prepare
 from longflow.values import values_only
 
 JACOBIAN_DIMS = 1024
@@ -66,9 +64,8 @@ def check(
     """
     if n < 1:
         raise UsageError(f"expected -n >= 1; {n} came")
-    place = prepare(device)
-    folder = Run.open(run)
-    flow = load(folder.path).density.to(place)
+    folder, model = open_model(run, device)
+    flow = model.density
     if not isinstance(flow, Flow):
         raise UsageError(
             f"check measures what is invertible; {folder} holds an autoencoder (evaluate --importance-samples tells"

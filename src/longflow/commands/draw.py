@@ -15,6 +15,7 @@ from longflow.commands.evaluate import Split, dataset_of
 from longflow.commands.rows import batches_of, fixed_draws
 from longflow.distributions import LatentModel, Temperature
 from longflow.errors import UsageError
+from longflow.families import Coder, Representation
 from longflow.models import load
 from longflow.runs import Run, write_bytes, write_text
 from longflow.training.device import prepare
@@ -170,7 +171,16 @@ def reconstruct(
 
 
 def open_model(run: str, device: str) -> tuple[Run, LatentModel]:
-    """Open a run directory and load its model to the device."""
+    """Open a run directory and load its model to the device; raise UsageError for one that is no distribution."""
+    folder, model = open_any(run, device)
+    if isinstance(model, Representation):
+        name = folder.config()["model"]
+        raise UsageError(f"{folder} holds a representation ({name}): it has codes and no density (evaluate, probe)")
+    return folder, model
+
+
+def open_any(run: str, device: str) -> tuple[Run, Coder]:
+    """Open a run directory and load its model, whatever it has besides its encoder, to the device."""
     place = prepare(device)
     folder = Run.open(run)
     return folder, load(folder.path).to(place)

@@ -8,12 +8,14 @@ import torch
 
 from longflow.commands.configure import classifier_alone
 from longflow.commands.estimates import estimation, use_terms
+from longflow.commands.represent import measure_codes
 from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws
 from longflow.commands.watch import floors, parts_of
 from longflow.data import Dataset
 from longflow.data import load as load_data
 from longflow.distributions import LatentModel
 from longflow.errors import InversionError, UsageError, choose
+from longflow.families import Representation
 from longflow.models import load
 from longflow.runs import Run
 from longflow.training.device import prepare
@@ -49,7 +51,8 @@ def evaluate(
     and `accuracy` says how many labels Bayes' rule and a classifier find. Where a residual flow estimates its
     log-determinant, `log_det` says how, with the bound on its bias and its part of the standard error. For an
     autoencoder it is a lower bound, which more importance samples tighten, and `parts` are its reconstruction and KL,
-    of one draw; where the likelihood is none there are no bits.
+    of one draw; where the likelihood is none there are no bits. Of a representation there are the terms of its
+    objective and, of a bottleneck, error, cross-entropy and calibration of its predictions.
 
     Args:
         run: A run directory.
@@ -59,7 +62,8 @@ def evaluate(
         importance_samples: Draws of the dequantiser, and of an autoencoder's code, for each event; more tighten the
             bound.
         terms: Exact terms of an estimated log-determinant; by default, and at least, those of the run.
-        draws: Log-likelihoods that are averaged for each event; by default 4 where log-determinants are estimated.
+        draws: Log-likelihoods that are averaged for each event; by default 4 where log-determinants are estimated. Of a
+            bottleneck, codes whose predictions are averaged; by default they are those at the mean code.
         seed: Seed of the draws.
         device: auto, cpu, cuda, cuda:1, ...
         dtype: Floating-point type of the model.
@@ -67,10 +71,16 @@ def evaluate(
     place = prepare(device)
     folder = Run.open(run)
     model = load(folder.path).to(place, DTYPES[choose("dtype", dtype, DTYPES)])
-    check_samples(model, importance_samples)
     for name, value in (("-n", n), ("--draws", draws)):
         if value is not None and value < 1:
             raise UsageError(f"expected {name} >= 1; {value} came")
+    if isinstance(model, Representation):
+        if terms is not None or importance_samples != 1 or (draws and not model.predicts):
+            raise UsageError(f"{folder} holds no density: there is nothing to draw for it, or to estimate")
+        return measure_codes(
+            folder.config(), model, dataset_of(folder, data), split=split, n=n, draws=draws or 0, seed=seed
+        )
+    check_samples(model, importance_samples)
     if terms is not None:
         use_terms(model, terms)
     return measure(

@@ -10,8 +10,9 @@ from longflow.adaptive import has_statistics
 from longflow.bijections import Standardise
 from longflow.commands.configure import classifier_alone
 from longflow.data import Dataset
-from longflow.distributions import Hybrid, LatentModel
+from longflow.distributions import Dequantised, Hybrid
 from longflow.errors import UsageError
+from longflow.families import Coder, Representation
 from longflow.models import CATALOGUE
 from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.training.processes import world_size
@@ -26,15 +27,17 @@ def check_batches(model: torch.nn.Module, batch: int) -> None:
         )
 
 
-def check_classifier(model: LatentModel, config: Mapping[str, Any]) -> None:
+def check_classifier(model: Coder, config: Mapping[str, Any]) -> None:
     """Raise UsageError where nothing would be trained: a weight of 0 for a density that has no classifier beside it."""
-    if classifier_alone(config) and not isinstance(model.density, Hybrid):
+    if not classifier_alone(config) or isinstance(model, Representation):
+        return
+    if not isinstance(model.density, Hybrid):
         raise UsageError("--density-weight 0 expects a classifier beside the density, as iresnet and residualflow have")
 
 
-def fit_units(model: LatentModel, dataset: Dataset) -> None:
+def fit_units(model: Coder, dataset: Dataset) -> None:
     """Set the mean and deviation of a first standardising layer from the training rows (and their dequantisation)."""
-    noise = (0.0, 0.0) if dataset.levels is None else (1 / 2, 1 / 12)
+    noise = (1 / 2, 1 / 12) if isinstance(model, Dequantised) else (0.0, 0.0)
     layers = [m for m in model.modules() if isinstance(m, Standardise) and m.loc.dim() > 0]
     for layer in layers:
         rows = dataset.split("train").astype(np.float64)
@@ -44,9 +47,9 @@ def fit_units(model: LatentModel, dataset: Dataset) -> None:
         layer.scale.copy_(torch.from_numpy(std).reshape(layer.scale.shape))
 
 
-def classes_of(config: Mapping[str, Any], dataset: Dataset) -> np.ndarray | None:
-    """Return the labels (N,) of the training rows, for a model of classes."""
-    return dataset.labels["train"] if config["options"].get("classes") and dataset.labels else None
+def classes_of(config: Mapping[str, Any], dataset: Dataset, split: str = "train") -> np.ndarray | None:
+    """Return the labels (N,) of a split, for a model of classes."""
+    return dataset.labels[split] if config["options"].get("classes") and dataset.labels else None
 
 
 def objective_of(config: Mapping[str, Any]) -> Objective:

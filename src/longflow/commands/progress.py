@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from longflow.commands.configure import classifier_alone
+from longflow.models import CATALOGUE
 from longflow.training import Batches, Progress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -32,8 +33,11 @@ class Names:
 def names_of(config: Mapping[str, Any]) -> Names:
     """Return the names for a run: with classes its training loss is no likelihood, nor is a classifier's validation.
 
-    The training loss of an autoencoder is its objective's, in bits/dim, which need not be the bound.
+    The training loss of an autoencoder is its objective's, in bits/dim, which need not be the bound; that of a
+    representation is in bits an event.
     """
+    if CATALOGUE[config["model"]].represents:
+        return Names("train_loss", "validation_loss", "bits")
     if config.get("objective") is not None:
         proper = config["options"].get("likelihood") != "grey"
         return Names(

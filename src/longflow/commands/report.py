@@ -12,10 +12,13 @@ from longflow.commands.draw import kind_of
 from longflow.commands.evaluate import dataset_of, measure
 from longflow.commands.gallery import edit_sections, image_sections, known_attributes
 from longflow.commands.progress import names_of
+from longflow.commands.represent import measure_codes
+from longflow.commands.represented import highlights_of, sections_of
 from longflow.commands.sections import plane_sections, spectrum_sections, table_sections
 from longflow.data import Dataset
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
+from longflow.families import Representation
 from longflow.models import CATALOGUE, load
 from longflow.report import Picture, Section, page
 from longflow.runs import Run, write_bytes, write_json, write_text
@@ -48,15 +51,22 @@ def report(
         raise UsageError("expected --attribute with --table: which of its columns?")
     if attribute and kind_of(config) != "picture":
         raise UsageError(f"--attribute shows edited pictures; {folder} holds a model of other data")
-    known = known_attributes(folder, dataset, attribute, table)
     model = load(folder.path).to(place)
-    result = {
-        **measure(folder, model, dataset),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "baselines": {} if classifier_alone(config) or model.likelihood == "none" else baselines(dataset),
-    }
+    size = {"parameters": sum(p.numel() for p in model.parameters())}
+    if isinstance(model, Representation):
+        if attribute:
+            raise UsageError(f"--attribute shows edited pictures; {folder} holds a model that makes none")
+        measured = measure_codes(config, model, dataset, split="test", n=None, draws=0, seed=0)
+        result = {**measured, **size, "baselines": {}}
+        shown, large = sections_of(folder, model, dataset, result), highlights_of(result)
+    else:
+        known = known_attributes(folder, dataset, attribute, table)
+        none = classifier_alone(config) or model.likelihood == "none"
+        result = {**measure(folder, model, dataset), **size, "baselines": {} if none else baselines(dataset)}
+        shown = [_likelihood(folder, result), *_pictures(folder, model, dataset, known)]
+        large = _highlights(result)
     write_json(folder.report_file, result)
-    sections = [_likelihood(folder, result), *_pictures(folder, model, dataset, known), _how(config)]
+    sections = [*shown, _how(config)]
     for section in sections:
         for picture, name in zip(section.pictures, _names(section), strict=True):
             write_bytes(folder.samples / name, picture.png)
@@ -65,7 +75,7 @@ def report(
         _facts(config, dataset, result),
         sections,
         lead=f"{config['model']}: {CATALOGUE[config['model']].about}, trained on {dataset.name}.",
-        highlights=_highlights(result),
+        highlights=large,
     )
     write_text(folder.page_file, html)
     return {"run": str(folder.path), **result, "report": str(folder.page_file)}
@@ -114,15 +124,18 @@ def _facts(config: dict[str, Any], dataset: Dataset, result: dict[str, Any]) -> 
         "shape and levels": f"{'×'.join(map(str, dataset.shape))}, {dataset.levels or 'continuous'}",
         "data sha256": dataset.sha256,
         "preprocessing": config["preprocess"],
-        "likelihood": _convention(result),
-        "round trip, max abs": "none: an autoencoder does not invert"
-        if result["roundtrip_max_abs"] is None
-        else f"{result['roundtrip_max_abs']:.2g} (units of the stored data, {result['dtype']})",
+        "likelihood": "none: it has codes and no density" if "terms" in result else _convention(result),
+        "round trip, max abs": _round_trip(result),
         "recipe": ", ".join(f"{k} {v}" for k, v in config["recipe"].items()),
         "steps": config["steps"],
         "seed": config["seed"],
         "versions": f"longflow {config['longflow']}, torch {config['torch']}, Python {config['python']}",
     }
+
+
+def _round_trip(result: dict[str, Any]) -> str:
+    error = result.get("roundtrip_max_abs")
+    return "none" if error is None else f"{error:.2g} (units of the stored data, {result['dtype']})"
 
 
 def _convention(result: dict[str, Any]) -> str:

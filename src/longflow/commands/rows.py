@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from longflow.distributions import LatentModel
 from longflow.errors import UsageError
+from longflow.families import Coder
 
 ROWS_AT_ONCE = 500
 
@@ -18,8 +18,8 @@ def batches_of(model: torch.nn.Module, rows: np.ndarray) -> Iterator[torch.Tenso
     return (torch.as_tensor(rows[i : i + ROWS_AT_ONCE]).to(like) for i in range(0, len(rows), ROWS_AT_ONCE))
 
 
-def latents_of(model: LatentModel, rows: np.ndarray) -> torch.Tensor:
-    """Return the latents of rows, (N, *shape), of levels at the middle of their bins."""
+def latents_of(model: Coder, rows: np.ndarray) -> torch.Tensor:
+    """Return the latents or codes of rows, (N, *latent_shape); a density takes levels at the middle of their bins."""
     with torch.inference_mode():
         return torch.cat([model.encode(x) for x in batches_of(model, rows)])
 

@@ -16,6 +16,7 @@ from longflow.commands.configure import Settings, classifier_alone, configuratio
 from longflow.commands.evaluate import classified, log_likelihoods
 from longflow.commands.prepare import check_batches, check_classifier, classes_of, fit_units, objective_of
 from longflow.commands.progress import Bar, names_of
+from longflow.commands.represent import silent, validated
 from longflow.commands.rows import fixed_draws
 from longflow.commands.watch import parts_of, warnings_of
 from longflow.constraints import tighten
@@ -23,6 +24,7 @@ from longflow.data import Dataset
 from longflow.data import load as load_data
 from longflow.distributions import LatentModel
 from longflow.errors import TrainingDivergedError, UsageError
+from longflow.families import Coder, Representation, RepresentationObjective
 from longflow.models import assemble
 from longflow.runs import Run
 from longflow.training import Batches, Progress, Recipe, State, train
@@ -122,7 +124,7 @@ def _same(run: Run, config: dict[str, Any]) -> None:
 class Trainer:
     """Draws from the loop: validates, keeps the best weights, writes metrics and checkpoints, shows progress."""
 
-    def __init__(self, run: Run, config: dict[str, Any], dataset: Dataset, model: LatentModel, rank: int = 0) -> None:
+    def __init__(self, run: Run, config: dict[str, Any], dataset: Dataset, model: Coder, rank: int = 0) -> None:
         self.run, self.config, self.dataset, self.rank = run, config, dataset, rank
         self.recipe = Recipe(**config["recipe"])
         self.objective = objective_of(config)
@@ -206,7 +208,7 @@ class Trainer:
             raise TrainingDivergedError(f"{error}; the last good checkpoint is kept in {self.run}") from error
 
     def _validate(self, progress: Progress, rate: float) -> dict[str, Any]:
-        model = cast(LatentModel, self.state.best_weights.eval())
+        model = cast(Coder, self.state.best_weights.eval())
         tighten(model)
         if has_statistics(model):
             self._from_data(settle, model)
@@ -229,9 +231,18 @@ class Trainer:
             self.run.append_metrics(record)
         return {**record, "best": self.log["best"]}
 
-    def _measured(self, model: LatentModel) -> dict[str, float]:
-        """Return what a model is worth on validation rows: bits/dim or, for a classifier alone, its cross-entropy."""
+    def _measured(self, model: Coder) -> dict[str, float]:
+        """Return what a model is worth on validation rows: bits/dim or, for a classifier alone, its cross-entropy.
+
+        A representation is worth what its objective says.
+        """
         rows = self.dataset.split("validation")
+        if isinstance(model, Representation):
+            objective = cast(RepresentationObjective, self.objective)
+            classes = classes_of(self.config, self.dataset, "validation")
+            found = validated(model, objective, rows, classes, self.config["seed"])
+            self._warn(silent(found))
+            return found
         if classifier_alone(self.config):
             assert self.dataset.labels is not None
             return classified(model, rows, self.dataset.labels["validation"], self.config["seed"])
@@ -250,14 +261,18 @@ class Trainer:
         }
 
     def _watched(self, model: LatentModel, rows: np.ndarray) -> dict[str, float]:
-        """Return the parts of an autoencoder's bound; warn, once each, of what is wrong after a quarter of the run."""
+        """Return the parts of an autoencoder's bound; warn of what is wrong."""
         parts = parts_of(model, rows, self.config["seed"])
+        self._warn(warnings_of(model, parts))
+        return {f"validation_{name}": value for name, value in parts.items()}
+
+    def _warn(self, lines: list[str]) -> None:
+        """Say what is wrong, once each, after a quarter of the run."""
         early = self.state.step < self.config["steps"] / 4
-        for told in [] if early or self.rank else warnings_of(model, parts):
+        for told in [] if early or self.rank else lines:
             if told.split(":")[0] not in self.log["warned"]:
                 self.log["warned"].append(told.split(":")[0])
                 print(f"longflow: {told}", file=sys.stderr)
-        return {f"validation_{name}": value for name, value in parts.items()}
 
     def _stale(self) -> bool:
         return 0 < self.config["patience"] <= self.log["stale"]

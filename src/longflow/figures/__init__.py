@@ -2,6 +2,7 @@
 
 from longflow.figures.clouds import layers, scatter
 from longflow.figures.comparison import comparison
+from longflow.figures.confusion import confusion
 from longflow.figures.curves import learning_curve
 from longflow.figures.maps import density, regular_grid, warped_grid
 from longflow.figures.pixels import blocks, image_grid, strips, temperatures
@@ -10,6 +11,7 @@ from longflow.figures.spectrum import spectrum
 __all__ = [
     "blocks",
     "comparison",
+    "confusion",
     "density",
     "image_grid",
     "layers",

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from longflow.bijections import Bijection, Chain, Logit, Standardise
-from longflow.distributions import Dequantised, LatentModel
+from longflow.distributions import Dequantised
 from longflow.errors import UsageError, choose
+from longflow.families import Coder, Representation
 from longflow.models.catalogue import build
 from longflow.runs import Run
 
@@ -23,8 +24,8 @@ PREPROCESSING: dict[str, Callable[[tuple[int, ...], int], Bijection]] = {
 """The first bijections: levels to [0, 1), to [-½, ½), to logits (RealNVP, α = 0.05), or features to mean 0, sd 1."""
 
 
-def assemble(config: Mapping[str, Any]) -> LatentModel:
-    """Build what `config` describes, a distribution of the stored data in their units, with fresh weights.
+def assemble(config: Mapping[str, Any]) -> Coder:
+    """Build what `config` describes, with fresh weights: a distribution of the stored data, in their units, or a code.
 
     Keys: `model`, `options`, `shape`, `preprocess` (a name in PREPROCESSING) and `levels` (None for continuous
     data). Raises UsageError where one is missing or unknown.
@@ -33,22 +34,23 @@ def assemble(config: Mapping[str, Any]) -> LatentModel:
     if missing:
         raise UsageError(f"the configuration lacks {', '.join(missing)}: it is no model of longflow")
     shape, levels = tuple(config["shape"]), config["levels"]
-    density = build(config["model"], shape, levels=levels, **config["options"])
+    inner = build(config["model"], shape, levels=levels, **config["options"])
     kind = choose("preprocessing", config["preprocess"], PREPROCESSING)
     if levels is None and kind in ("unit", "centred", "logit"):
         raise UsageError(
             f"preprocessing '{kind}' needs data with levels; these are continuous (use 'standardise' or 'none')"
         )
-    if kind != "none" and density.levels is not None:
+    if kind != "none" and inner.levels is not None:
         raise UsageError(f"preprocessing '{kind}' is for densities; a model of levels expects 'none'")
     if kind != "none":
-        density.preprocess(PREPROCESSING[kind](shape, levels or 0))
-    model = density if levels is None or density.levels is not None else Dequantised(density, levels)
+        inner.preprocess(PREPROCESSING[kind](shape, levels or 0))
+    continuous = levels is None or inner.levels is not None
+    model = inner if continuous or isinstance(inner, Representation) else Dequantised(inner, levels)
     model.config = dict(config)
     return model
 
 
-def load(folder: str | os.PathLike[str]) -> LatentModel:
+def load(folder: str | os.PathLike[str]) -> Coder:
     """Load the model of a run directory, or of any folder with config.json and model.safetensors, ready to use."""
     run = Run.open(folder)
     model = assemble(run.config())

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longflow.distributions import LatentModel
 from longflow.errors import UsageError, choose, nearest
-from longflow.models import cvae, fvae, glow, iresnet, nice, realnvp, residualflow, vae
+from longflow.families import Coder, InformationBottleneck, MutualInformation
+from longflow.models import cvae, fvae, glow, infomax, iresnet, nice, realnvp, residualflow, vae, vib
 from longflow.objectives import ELBO
 
 
@@ -27,11 +27,13 @@ class Model:
     model is trained by its likelihood.
     """
 
-    builder: Callable[..., LatentModel]
+    builder: Callable[..., Coder]
     about: str
     presets: Mapping[str, Mapping[str, Any]]
     published: Mapping[str, Published]
-    objective: type[ELBO] | None = None
+    objective: type[ELBO | InformationBottleneck | MutualInformation] | None = None
+    represents: bool = False
+    """Whether it builds a `Representation`, which has codes and no density."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -125,15 +127,32 @@ CATALOGUE: dict[str, Model] = {
         {"paper": Published((3, 128, 128), "95.8 million, by arithmetic from the paper's code")},
         ELBO,
     ),
+    "vib": Model(
+        vib.vib,
+        "classes from a code that says little: variational information bottleneck (Alemi et al. 2017)",
+        vib.PRESETS,
+        {},
+        InformationBottleneck,
+        represents=True,
+    ),
+    "infomax": Model(
+        infomax.infomax,
+        "codes without labels or decoder: Deep InfoMax with a prior (Hjelm et al. 2019)",
+        infomax.PRESETS,
+        {},
+        MutualInformation,
+        represents=True,
+    ),
 }
 
 
 def build(
     name: str, shape: tuple[int, ...], *, preset: str | None = None, levels: int | None = None, **options: Any
-) -> LatentModel:
+) -> Coder:
     """Build the density of continuous events of the given shape, in their own units.
 
-    Of some models, with `levels`, it is the distribution of events of so many levels, as its likelihood says.
+    Of some models, with `levels`, it is the distribution of events of so many levels, as its likelihood says. Of those
+    that learn a representation it is no density, but a `Representation`.
 
     Raises UsageError for an unknown name, preset, option or value, naming the nearest valid one.
     """

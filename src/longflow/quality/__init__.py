@@ -1,5 +1,6 @@
 """Measures of samples, of clusters and of codes. Arrays in, numbers out; nothing here knows what a flow is."""
 
+from longflow.quality.calibration import calibration_error
 from longflow.quality.clusters import Agreement, Occupancy, agreement, occupancy
 from longflow.quality.codes import Codes, diagnose_codes
 from longflow.quality.coverage import density_coverage, precision_recall
@@ -21,6 +22,7 @@ __all__ = [
     "Occupancy",
     "Probe",
     "agreement",
+    "calibration_error",
     "compare_probes",
     "density_coverage",
     "diagnose_codes",

@@ -1,0 +1,110 @@
+"""What labels can be read from Deep InfoMax's codes, beside pixels and an untrained encoder, and by each of its terms.
+
+    LONGFLOW_DATA=... python benchmarks/infomax.py --out benchmarks/results/latent/infomax.jsonl
+
+Trains on 6,000 MNIST digits without labels and probes 2,000 test digits: a line for each way and seed, on
+one thread. Linear probes see 1,000 labels, neighbours those of all 6,000.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from equal_time import commit_that_runs
+
+from longflow.adaptive import settle
+from longflow.commands.probe import coded
+from longflow.commands.represent import terms_of
+from longflow.data import load as load_data
+from longflow.families import MutualInformation
+from longflow.families.infomax import divergence_bound
+from longflow.models import CATALOGUE, assemble
+from longflow.quality import Labelled
+from longflow.quality.probes import probe
+from longflow.training import Batches, Recipe, State, train
+from longflow.training.device import prepare
+
+ROWS, TEST, SEEDS = 6000, 2000, (0, 1)
+RECIPE = Recipe(batch=100, warmup=10, ema=0.0)
+WAYS = {
+    "global and local": (MutualInformation(), 2, 5),
+    "global": (MutualInformation(beta_local=0.0), 2, 5),
+    "local": (MutualInformation(alpha=0.0), 2, 5),
+    "global and local, 3 halvings, 15 epochs": (MutualInformation(), 3, 15),
+}
+"""Objective, halvings of the maps, epochs."""
+
+
+def fresh(shape, seed, halvings):
+    torch.manual_seed(seed)
+    config = {
+        "model": "infomax",
+        "options": CATALOGUE["infomax"].resolve("mnist", {"halvings": halvings}),
+        "shape": list(shape),
+    }
+    return assemble({**config, "levels": 256, "preprocess": "unit"})
+
+
+def trained(model, rows, objective, seed, epochs):
+    batches = Batches(torch.from_numpy(rows), None, RECIPE.batch, seed)
+    state = State(model, objective, RECIPE)
+    steps = epochs * batches.steps_per_epoch
+    for _ in train(state, objective, batches, RECIPE, steps, batches.steps_per_epoch):
+        pass
+
+
+def rounded(one):
+    return {name: round(value, 5) for name, value in dataclasses.asdict(one).items()}
+
+
+def lines(chosen):
+    dataset = load_data("mnist")
+    few = np.random.default_rng(0).permutation(len(dataset.split("train")))[:ROWS]
+    x, y = dataset.split("train")[few], dataset.labels["train"][few]
+    test, labels = dataset.split("test")[:TEST], dataset.labels["test"][:TEST]
+    facts = {"data_sha256": dataset.sha256, "commit": commit_that_runs()}
+    flat = [Labelled(rows.reshape(len(rows), -1), own) for rows, own in ((x, y), (test, labels))]
+    if not chosen:
+        yield {"way": "pixels", "seed": 0, **rounded(probe(*flat)), **facts}
+    for name, (objective, halvings, epochs) in {"untrained": (None, 2, 0), **WAYS}.items():
+        for seed in SEEDS if not chosen or name in chosen else ():
+            model, start = fresh(x.shape[1:], seed, halvings), time.process_time()
+            if objective is not None:
+                trained(model, x, objective, seed, epochs)
+            seconds = time.process_time() - start
+            settle(model, torch.from_numpy(x[:2048]).float())
+            model.eval()
+            encode = coded(model)
+            found = probe(Labelled(encode(x), y), Labelled(encode(test), labels))
+            terms = terms_of(model, test, None, 0)
+            yield {
+                "way": name,
+                "seed": seed,
+                **rounded(found),
+                **{f"js_bound_{key}": round(divergence_bound(terms[key]), 5) for key in ("global", "local")},
+                "kl": round(terms["kl"], 3),
+                "cpu_s": round(seconds, 1),
+                **facts,
+            }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ways", nargs="*")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    prepare("cpu", 1)
+    with given.out.open("a") as out:
+        for line in lines(given.ways):
+            print(json.dumps(line), file=out, flush=True)
+            told = ("way", "seed", "linear", "cosine", "euclidean", "js_bound_global", "js_bound_local", "kl", "cpu_s")
+            print(*(line.get(key) for key in told), flush=True)
+
+
+if __name__ == "__main__":
+    main()

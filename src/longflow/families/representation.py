@@ -1,0 +1,98 @@
+"""The contract of a model that learns what to say of data, not how likely they are."""
+
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from longflow.bijections import Bijection, Chain
+from longflow.distributions import LatentModel
+from longflow.errors import UsageError
+from longflow.objectives import Objective
+from longflow.runs import Run
+
+
+class Representation(nn.Module, ABC):
+    """A model of codes z of data x: it has an encoder and no density.
+
+    - `encode` maps data to codes, (B, *latent_shape), without noise. In evaluation mode rows do not meet.
+    - `terms` are what an objective weighs, for each row of a batch, in nats. They are of codes with their noise, as the
+      bounds are that they estimate, in evaluation too; rows may meet, as one another's negatives.
+    - `probabilities` are of the classes, where it `predicts` some.
+
+    Calling the module is `encode`.
+    """
+
+    shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
+    levels: None = None
+    """It takes levels as the numbers that they are, without dequantisation."""
+    predicts: int = 0
+    """Classes that `probabilities` are of; 0 for none."""
+    config: dict[str, Any] | None = None
+    """How it was built, for `save`; None for one composed by hand."""
+
+    def __init__(self, shape: tuple[int, ...], latent_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape, self.latent_shape = tuple(shape), tuple(latent_shape)
+        self.first = Chain()
+
+    @abstractmethod
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map data x, (B, *shape), to the centres of their codes, (B, *latent_shape); a context is not looked at."""
+
+    @abstractmethod
+    def terms(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return what the objective weighs, by name, each (B,), in nats; the context is the classes, (B,), if any."""
+
+    def probabilities(self, x: Tensor, draws: int = 0) -> Tensor:
+        """Return the probabilities of the classes, (B, K), at the centre of the code or, of draws, their mean."""
+        raise UsageError("this model knows no classes")
+
+    def preprocess(self, first: Bijection) -> None:
+        """Put a bijection of the data before all else, in place."""
+        self.first = Chain(first, self.first)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return `encode(x)`."""
+        return self.encode(x)
+
+    def inner(self, x: Tensor) -> Tensor:
+        """Return data as the networks see them; raise UsageError unless they are of the model's shape and type."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise UsageError(f"expected events of shape (B, {', '.join(map(str, self.shape))}); {tuple(x.shape)} came")
+        dtype = next((p.dtype for p in self.parameters()), torch.float32)
+        if x.dtype != dtype:
+            raise UsageError(f"expected events of {dtype}, as the model's; {x.dtype} came")
+        return self.first(x)[0]
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write config.json and model.safetensors to a new folder, from which `longflow.load` takes them."""
+        if self.config is None:
+            raise UsageError(
+                "only a model that longflow.build made can be saved; for one made by hand, save its state_dict"
+            )
+        run = Run.create(folder)
+        run.write_config(self.config)
+        run.write_weights(self.state_dict())
+
+
+Coder = LatentModel | Representation
+"""A model with an encoder, whether it has a density or not."""
+
+
+class RepresentationObjective(Objective, Protocol):
+    """What is minimised to learn a representation, and what weights are worth by it."""
+
+    def judged(self, terms: Mapping[str, float]) -> float:
+        """Return what weights are worth by the means of `terms` over validation rows, in bits; less is better."""
+
+
+def check_weight(name: str, value: float) -> None:
+    """Raise UsageError unless a weight of an objective is a number of at least 0."""
+    if not 0 <= value < math.inf:
+        raise UsageError(f"expected {name} >= 0; {value} came")
