@@ -47,7 +47,9 @@ OWN = {"fvae": {"halvings": None, "scales": None}}
 """Options that a preset fixes for its own data, and that the shapes here cannot take."""
 
 SHAPES = [(2,), (7,), (1, 4, 4), (3, 6, 4)]
-AUTOENCODERS = {name: model for name, model in CATALOGUE.items() if model.objective and not model.represents}
+AUTOENCODERS = {
+    name: model for name, model in CATALOGUE.items() if model.objective and issubclass(model.objective, ELBO)
+}
 CASES = [
     (name, preset, shape)
     for name, model in AUTOENCODERS.items()

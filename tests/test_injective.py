@@ -2,8 +2,10 @@
 
 import copy
 import itertools
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
@@ -11,6 +13,7 @@ from tolerances import EXACT, FLOAT32_ROUND_TRIP, SIGMAS, close
 from torch.func import jacrev
 
 from longflow.bijections import Bijection, Chain, FreeLinear, Inverse, Learned, Scale, Standardise, adapt
+from longflow.cli import main
 from longflow.distributions import ClassNormal, Flow, Hutchinson, Injective, StandardNormal, Uniform
 from longflow.distributions.stretch import conjugate_gradients, exact, gram_of
 from longflow.errors import TrainingDivergedError, UsageError
@@ -443,6 +446,32 @@ def test_an_inverse_by_iteration_is_refused():
 
 def test_an_inverted_embedding_works_too():
     model = small((4,), latent=2)
-    turned = Injective(Inverse(model.embedding), model.density, (4,))
+    turned = Injective(Inverse(model.embedding), model.chart, (4,))
     u = torch.randn(3, 2, dtype=torch.float64)
     close(turned.log_volume(u), oracle_log_volume(turned, u))
+
+
+def test_a_manifold_is_trained_and_told_by_the_commands(tmp_path, capsys):
+    angle = torch.linspace(0, 5, 600)
+    np.save(tmp_path / "curve.npy", torch.stack((angle.cos(), angle.sin(), angle), 1).numpy())
+    given = ["train", "rectangular", "--data", str(tmp_path / "curve.npy"), "--latent", "1", "--couplings", "2"]
+    run = str(tmp_path / "run")
+    assert main([*given, "--steps", "60", "--batch", "64", "--threads", "1", "--out", run, "--weight", "20"]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["objective"] == {"weight": 20.0}
+    capsys.readouterr()
+    assert main(["evaluate", run, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bits_per_dim"] is None
+    assert found["parts"]["distance"] > 0
+    assert main(["evaluate", run]) == 0
+    assert "on the learned manifold" in capsys.readouterr().out
+    assert main(["sample", run, "--out", str(tmp_path / "s.csv")]) == 0
+    capsys.readouterr()
+    for arguments, told in (
+        (["check", run], "not"),
+        (["train", "rectangular", "--latent", "2"], "continuous data"),
+        ([*given, "--latent", "3"], "latent < 3"),
+        ([*given, "--weight", "0"], "> 0"),
+    ):
+        assert main(arguments) == 2
+        assert told in capsys.readouterr().err

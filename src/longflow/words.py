@@ -55,6 +55,11 @@ def evaluate_words(result: Result) -> str:
     events = f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}"
     if "trained" in result:
         return f"{events}{classes.replace(';', ':')} (the density beside it was not trained)"
+    if "distance" in result.get("parts", {}):
+        return (
+            f"{events}: {result['nats']:.3f} ± {result['stderr_nats']:.3f} nats on the learned manifold, in its volume"
+            f" (no density of the data); mean distance from it {result['parts']['distance']:.4g}, in units of the data"
+        )
     if result["bits_per_dim"] is None:
         return (
             f"{events}: {-result['nats']:.3f} ± {result['stderr_nats']:.3f} nats of cross-entropy of grey values and KL"

@@ -68,8 +68,7 @@ def check(
     flow = model.density
     if not isinstance(flow, Flow):
         raise UsageError(
-            f"check measures what is invertible; {folder} holds an autoencoder (evaluate --importance-samples tells"
-            " how loose its bound is)"
+            f"check measures what is invertible; {folder} holds a {folder.config()['model']}, which is not"
         )
     dataset = dataset_of(folder, data)
     rows = dataset.split("test")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from longflow import figures
-from longflow.commands.draw import kind_of, open_model
+from longflow.commands.draw import kind_of, open_any
 from longflow.commands.evaluate import Split, dataset_of
 from longflow.commands.rows import latents_of
 from longflow.errors import UsageError, choose
@@ -46,7 +46,7 @@ def neighbours(
         out: File to write; by default a name under RUN/samples.
         device: auto, cpu, cuda, cuda:1, ...
     """
-    folder, model = open_model(run, device)
+    folder, model = open_any(run, device)
     config = folder.config()
     choose("metric", metric, METRICS)
     own, queried = dataset_of(folder), dataset_of(folder, data)

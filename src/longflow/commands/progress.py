@@ -34,15 +34,14 @@ def names_of(config: Mapping[str, Any]) -> Names:
     """Return the names for a run: with classes its training loss is no likelihood, nor is a classifier's validation.
 
     The training loss of an autoencoder is its objective's, in bits/dim, which need not be the bound; that of a
-    representation is in bits an event.
+    representation is in bits an event. What has no likelihood is validated by its objective.
     """
     if CATALOGUE[config["model"]].represents:
         return Names("train_loss", "validation_loss", "bits")
     if config.get("objective") is not None:
-        proper = config["options"].get("likelihood") != "grey"
-        return Names(
-            "train_loss", *(("validation_bits_per_dim", "bits/dim") if proper else ("validation_nelbo", "nats"))
-        )
+        improper = config["options"].get("likelihood") == "grey" or config["model"] == "rectangular"
+        validation = ("validation_loss", "loss") if improper else ("validation_bits_per_dim", "bits/dim")
+        return Names("train_loss", *validation)
     if not config["options"].get("classes"):
         return Names("train_bits_per_dim", "validation_bits_per_dim", "bits/dim")
     if classifier_alone(config):

@@ -108,7 +108,12 @@ def _highlights(result: dict[str, Any]) -> dict[str, str]:
     if "trained" in result:
         return found
     if result["bits_per_dim"] is None:
-        return {"test loss, nats": f"{-result['nats']:.2f}", **found}
+        distance = result.get("parts", {}).get("distance")
+        return (
+            {"test loss, nats": f"{-result['nats']:.2f}", **found}
+            if distance is None
+            else {"nats on the manifold": f"{result['nats']:.2f}", "distance from it": f"{distance:.3g}"}
+        )
     shown = {"test bits/dim": f"{result['bits_per_dim']:.3f} ± {result['stderr_bits_per_dim']:.3f}", **found}
     for name, value in result["baselines"].items():
         shown[name] = f"{value['bits_per_dim']:.3f}"
@@ -159,6 +164,15 @@ def _likelihood(run: Run, result: dict[str, Any]) -> Section:
             title="Classification",
             text=f"{result['accuracy']['classifier']:.1%} of the test labels are found. The density beside it was not "
             "trained.",
+            pictures=(curve,),
+        )
+    if "distance" in result.get("parts", {}):
+        return Section(
+            title="Manifold",
+            text=f"Test {result['nats']:.3f} ± {result['stderr_nats']:.3f} nats, the log-density on the manifold"
+            f" with respect to its own volume, mean ± standard error over {result['n']:,} test events scored at their"
+            f" projections; mean distance from it {result['parts']['distance']:.4g} in units of the data. It is no"
+            " density of the data's space.",
             pictures=(curve,),
         )
     if result["bits_per_dim"] is None:

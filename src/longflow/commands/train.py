@@ -18,7 +18,7 @@ from longflow.commands.prepare import check_batches, check_classifier, classes_o
 from longflow.commands.progress import Bar, names_of
 from longflow.commands.represent import silent, validated
 from longflow.commands.rows import fixed_draws
-from longflow.commands.watch import parts_of, warnings_of
+from longflow.commands.watch import loss_of, parts_of, warnings_of
 from longflow.constraints import tighten
 from longflow.data import Dataset
 from longflow.data import load as load_data
@@ -248,10 +248,10 @@ class Trainer:
             return classified(model, rows, self.dataset.labels["validation"], self.config["seed"])
         if model.estimates:
             rows = rows[:VALIDATED_BY_ESTIMATES]
-        nats = log_likelihoods(model, rows, seed=self.config["seed"])
         parts = self._watched(model, rows)
         if model.likelihood == "none":
-            return {"validation_nelbo": -float(nats.mean()), "validation_stderr": standard_error(nats), **parts}
+            return {"validation_loss": loss_of(self.objective, model, rows, self.config["seed"]), **parts}
+        nats = log_likelihoods(model, rows, seed=self.config["seed"])
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
         return {
             "validation_bits_per_dim": float(bits.mean()),

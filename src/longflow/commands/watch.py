@@ -7,6 +7,7 @@ import torch
 
 from longflow.commands.rows import batches_of, fixed_draws
 from longflow.distributions import EqualNormal, LatentModel
+from longflow.objectives import Objective
 
 ACTIVE_KL = 0.01
 """Mean KL of a number of the code, in nats, from which it counts as used."""
@@ -16,7 +17,9 @@ LITTLE = 0.1
 
 
 def parts_of(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str, Any]:
-    """Return mean reconstruction and KL of rows, in nats, from one draw of each; {} for models of one piece.
+    """Return the means of what a model's score is made of over rows, from one draw of each; {} for models of one piece.
+
+    Of an autoencoder they are reconstruction and KL, in nats; of a manifold, the distance from it.
 
     Where KL is known for each number of the code, or group of them, `used` counts those of more than 0.01 nats, and
     `groups` all.
@@ -28,9 +31,21 @@ def parts_of(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str, Any]:
                 sums[name] = sums.get(name, 0.0) + value.double().sum(0).cpu()
     if not sums:
         return {}
+    found = {name: float(value.sum()) / len(rows) for name, value in sums.items()}
+    if "kl" not in sums:
+        return found
     kl = sums["kl"] / len(rows)
-    found = {"reconstruction": float(sums["reconstruction"]) / len(rows), "kl": float(kl.sum())}
     return {**found, "used": int((kl > ACTIVE_KL).sum()), "groups": len(kl)} if len(kl) > 1 else found
+
+
+def loss_of(objective: Objective, model: LatentModel, rows: np.ndarray, seed: int) -> float:
+    """Return the mean of an objective of one turn over rows, at the end of its schedule."""
+    total = 0.0
+    with fixed_draws(seed), torch.no_grad():
+        for x in batches_of(model, rows):
+            ((_, loss),) = objective(model, x, None, 1.0)
+            total += len(x) * loss.item()
+    return total / len(rows)
 
 
 def floors(model: LatentModel) -> bool:
@@ -41,7 +56,7 @@ def floors(model: LatentModel) -> bool:
 def warnings_of(model: LatentModel, parts: dict[str, Any]) -> list[str]:
     """Return what a user should know while an autoencoder trains, a line each."""
     told = []
-    if parts and parts["kl"] < LITTLE:
+    if "kl" in parts and parts["kl"] < LITTLE:
         told.append(
             f"the posterior has collapsed onto the prior: its codes carry {parts['kl']:.2g} nats, and the decoder"
             " ignores them (--kl-warmup, --free-bits, a weaker decoder or bnvae help)"

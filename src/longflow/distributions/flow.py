@@ -174,7 +174,7 @@ class Dequantised(LatentModel):
 
     @property
     def likelihood(self) -> Likelihood:  # type: ignore[override]
-        return "estimate" if self.density.likelihood == "estimate" else "lower bound"
+        return "lower bound" if self.density.likelihood == "exact" else self.density.likelihood
 
     @property
     def base(self) -> Noise:  # type: ignore[override]

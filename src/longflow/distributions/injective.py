@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from longflow.bijections import Bijection, Chain
-from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature, total
+from longflow.distributions.distribution import Case, Likelihood, Noise, Temperature, total
 from longflow.distributions.flow import Flow
+from longflow.distributions.latent import LatentModel
 from longflow.distributions.stretch import Stretch, exact
 from longflow.errors import UsageError
 
 
-class Injective(Distribution):
+class Injective(LatentModel):
     """x = g(u) = f⁻¹(u, 0): a bijection f of D numbers, noughts in all but d of its latent, and a flow p of those d.
 
         log p(x) = log p(u) - log √det JᵀJ,   u = g⁺(x) = the first d numbers of f(x),   J = ∂g/∂u
@@ -40,6 +41,7 @@ class Injective(Distribution):
     """
 
     likelihood: Likelihood = "none"
+    invertible = False
 
     def __init__(
         self, embedding: Bijection, density: Flow, shape: tuple[int, ...], *, training: Stretch = exact
@@ -53,7 +55,7 @@ class Injective(Distribution):
             came = f"memory {', '.join(kept)}" if kept else "an inverse by iteration"
             raise UsageError(f"an embedding expects an exact inverse that forward mode passes; {came} came")
         self.embedding = embedding
-        self.density = density
+        self.chart = density
         self.training_stretch = training
         self.shape = tuple(shape)
         self.context_shape = density.context_shape
@@ -67,11 +69,11 @@ class Injective(Distribution):
         self.check_events(x, context)
         u = self._coordinates(x)
         projected, log_volume = self._stretched(u)
-        return self.density.log_prob(u, context) - log_volume, total((x - projected).square())
+        return self.chart.log_prob(u, context) - log_volume, total((x - projected).square())
 
     def log_volume(self, u: Tensor) -> Tensor:
         """Return log √det JᵀJ at coordinates u, (B, d), exactly: how g stretches volume there, (B,), in nats."""
-        self.check_events(u, None, self.density.shape)
+        self.check_events(u, None, self.chart.shape)
         return exact(self._embed, u)[1]
 
     def project(self, x: Tensor) -> Tensor:
@@ -86,40 +88,44 @@ class Injective(Distribution):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data x, (B, *shape), to latent z, (B, d); x off the manifold as its projection."""
         self.check_events(x, context)
-        return self.density.encode(self._coordinates(x), context)
+        return self.chart.encode(self._coordinates(x), context)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latent z, (B, d), to points of the manifold, (B, *shape)."""
-        return self._embed(self.density.decode(z, context))
+        return self._embed(self.chart.decode(z, context))
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
-        return self._embed(self.density.sample(n, context, temperature))
+        return self._embed(self.chart.sample(n, context, temperature))
 
     def sample_and_log_prob(
         self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0
     ) -> tuple[Tensor, Tensor]:
-        u, log_prob = self.density.sample_and_log_prob(n, context, temperature)
+        u, log_prob = self.chart.sample_and_log_prob(n, context, temperature)
         x, log_volume = self._stretched(u)
         return x, log_prob - log_volume
 
-    @property
-    def base(self) -> Noise:
-        """The base density of the flow of the coordinates."""
-        return self.density.base
+    def parts(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the distance of each row from the manifold, (B,): in units of x, all else being in nats."""
+        return {"distance": self.distance(x)}
 
     @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return self.density.latent_shape
+    def density(self) -> "Injective":  # type: ignore[override]
+        return self
+
+    @property
+    def base(self) -> Noise:  # type: ignore[override]
+        """The base density of the flow of the coordinates."""
+        return self.chart.base
 
     def preprocess(self, first: Bijection) -> None:
         """Put a bijection of the data before all others, in place; volume is from then on measured in its units."""
         self.embedding = Chain(first, self.embedding)
 
     def check_context(self, rows: int, context: Tensor | None) -> None:
-        self.density.check_context(rows, context)
+        self.chart.check_context(rows, context)
 
     def _coordinates(self, x: Tensor) -> Tensor:
-        return self.embedding(x)[0][:, : self.density.dims]
+        return self.embedding(x)[0][:, : self.chart.dims]
 
     def _embed(self, u: Tensor) -> Tensor:
         return self.embedding.inverse(torch.cat((u, u.new_zeros(len(u), self.dims - u.shape[1])), 1))[0]

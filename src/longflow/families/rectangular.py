@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import cast
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -23,16 +23,20 @@ class ManifoldLikelihood:
     strictly, no minimum, whatever λ: data projected onto one point score without bound, and are reconstructed at a
     finite cost (Sorrenson et al. 2024 make it precise). In practice a λ large for the units of x keeps training far
     from there; a log-likelihood that rises while `distance` does not fall says that it did not.
+
+    Attributes:
+        weight: λ, the weight of the squared distance from the manifold.
     """
 
     weight: float = 50.0
-    parts: tuple[str, ...] = ("",)
+
+    parts: ClassVar[tuple[str, ...]] = ("",)
 
     def __post_init__(self) -> None:
         if not (self.weight > 0 and isfinite(self.weight)):
             raise UsageError(f"the weight of the reconstruction is expected to be > 0; {self.weight} came")
 
-    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None) -> Iterator[Turn]:
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None, done: float = 1.0) -> Iterator[Turn]:
         """Yield the loss once."""
         injective = cast(Injective, model)
         log_prob, squared_distance = injective.scored(x, context)

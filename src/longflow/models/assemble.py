@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longflow.bijections import Bijection, Chain, Logit, Standardise
-from longflow.distributions import Dequantised
+from longflow.distributions import Dequantised, Injective
 from longflow.errors import UsageError, choose
 from longflow.families import Coder, Representation
 from longflow.models.catalogue import build
@@ -42,6 +42,11 @@ def assemble(config: Mapping[str, Any]) -> Coder:
         )
     if kind != "none" and inner.levels is not None:
         raise UsageError(f"preprocessing '{kind}' is for densities; a model of levels expects 'none'")
+    if isinstance(inner, Injective) and levels is not None:
+        raise UsageError(
+            f"{config['model']} expects continuous data, which lie near a manifold; of {levels} levels dequantised they"
+            " fill the space"
+        )
     if kind != "none":
         inner.preprocess(PREPROCESSING[kind](shape, levels or 0))
     continuous = levels is None or inner.levels is not None

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from longflow.errors import UsageError, choose, nearest
-from longflow.families import Coder, InformationBottleneck, MutualInformation
-from longflow.models import cvae, fvae, glow, infomax, iresnet, nice, realnvp, residualflow, vae, vib
+from longflow.families import Coder, InformationBottleneck, ManifoldLikelihood, MutualInformation
+from longflow.models import cvae, fvae, glow, infomax, iresnet, nice, realnvp, rectangular, residualflow, vae, vib
 from longflow.objectives import ELBO
 
 
@@ -31,7 +31,7 @@ class Model:
     about: str
     presets: Mapping[str, Mapping[str, Any]]
     published: Mapping[str, Published]
-    objective: type[ELBO | InformationBottleneck | MutualInformation] | None = None
+    objective: type[ELBO | InformationBottleneck | ManifoldLikelihood | MutualInformation] | None = None
     represents: bool = False
     """Whether it builds a `Representation`, which has codes and no density."""
 
@@ -119,6 +119,13 @@ CATALOGUE: dict[str, Model] = {
         cvae.PRESETS,
         {},
         ELBO,
+    ),
+    "rectangular": Model(
+        rectangular.rectangular,
+        "a manifold of fewer dimensions and the density on it (Caterini et al. 2021)",
+        {},
+        {},
+        ManifoldLikelihood,
     ),
     "fvae": Model(
         fvae.fvae,
