@@ -7,8 +7,8 @@ from typing import Any
 
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError, choose, nearest
-from longflow.models import cvae, fvae, glow, iresnet, nice, realnvp, residualflow, vae
-from longflow.objectives import ELBO
+from longflow.models import cvae, fvae, glow, iresnet, nice, nvae, realnvp, residualflow, vae
+from longflow.objectives import ELBO, HierarchicalELBO
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,13 @@ CATALOGUE: dict[str, Model] = {
         fvae.PRESETS,
         {"paper": Published((3, 128, 128), "95.8 million, by arithmetic from the paper's code")},
         ELBO,
+    ),
+    "nvae": Model(
+        nvae.nvae,
+        "small, honest NVAE: groups of latents at several scales, coarse to fine (Vahdat & Kautz 2020)",
+        nvae.PRESETS,
+        {"mnist": Published((1, 28, 28), "none in the paper")},
+        HierarchicalELBO,
     ),
 }
 
