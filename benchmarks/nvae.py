@@ -43,9 +43,7 @@ DRAWS = (1, 50, 500)
 def one(spec, key, steps, seed, out, n):
     name, options, objective, recipe = RUNS[key]
     folder = out / f"{spec}-{key}-{steps}-{seed}"
-    settings = Settings(
-        data=spec, levels=2, out=str(folder), steps=steps, seed=seed, device="cpu", threads=1
-    )
+    settings = Settings(data=spec, levels=2, out=str(folder), steps=steps, seed=seed, device="cpu", threads=1)
     start = time.process_time()
     run = train_run(name, settings, recipe, options, dataclasses.asdict(objective))
     spent = time.process_time() - start
