@@ -98,13 +98,14 @@ class Plan:
         """Return a decoder cell that doubles the sides of maps which are `after` + 1 halvings from the picture's."""
         maps, out = self.maps_after(after + 1), self.maps_after(after)
         skip = nn.Sequential(nn.Conv2d(maps, out, 1), nn.Upsample(scale_factor=2))
-        return Cell(skip, nn.Upsample(scale_factor=2), *self._separable(maps, out, expansion))
+        return Cell(skip, *self._separable(maps, out, expansion, nn.Upsample(scale_factor=2)))
 
-    def _separable(self, maps: int, out: int, expansion: int) -> list[nn.Module]:
+    def _separable(self, maps: int, out: int, expansion: int, *between: nn.Module) -> list[nn.Module]:
+        # What grows the sides comes after the first 1×1 convolution: before it, the same values would cost four times.
         norm, wide = NORMS[self.norm], maps * expansion
         widen = [norm(maps), nn.Conv2d(maps, wide, 1, bias=False), norm(wide), nn.SiLU()]
         depthwise = [nn.Conv2d(wide, wide, 5, padding=2, groups=wide, bias=False), norm(wide), nn.SiLU()]
-        return [*widen, *depthwise, nn.Conv2d(wide, out, 1, bias=False), norm(out), SqueezeExcite(out)]
+        return [*widen, *between, *depthwise, nn.Conv2d(wide, out, 1, bias=False), norm(out), SqueezeExcite(out)]
 
 
 class BottomUp(nn.Module):
