@@ -37,7 +37,7 @@ RUNS = {
     "digits-nvae-regular": ("nvae", {**DIGITS, "norm": "batch"}, HierarchicalELBO(regularisation=0.01), RECIPE),
     "digits-flat": ("vae", {**FLAT, "latent": 10, "width": 224}, ELBO(), RECIPE),
     "mnist-nvae": ("nvae", MNIST, BALANCED, RECIPE),
-    "mnist-flat": ("vae", {**FLAT, "latent": 20, "width": 244}, ELBO(), Recipe(batch=64, lr=1e-3, ema=0.99)),
+    "mnist-flat": ("vae", {**FLAT, "latent": 20, "width": 231}, ELBO(), Recipe(batch=64, lr=1e-3, ema=0.99)),
 }
 
 
