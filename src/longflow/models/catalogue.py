@@ -128,7 +128,7 @@ CATALOGUE: dict[str, Model] = {
         nvae.nvae,
         "small, honest NVAE: groups of latents at several scales, coarse to fine (Vahdat & Kautz 2020)",
         nvae.PRESETS,
-        {"mnist": Published((1, 28, 28), "none in the paper")},
+        {},
         HierarchicalELBO,
     ),
 }
