@@ -18,7 +18,7 @@ from longflow.distributions import Dequantised
 from longflow.errors import UsageError
 from longflow.models import CATALOGUE, assemble
 from longflow.nets import BatchNorm2d
-from longflow.nets.nvae import Group, top_singular_values
+from longflow.nets.nvae import Group, Plan, top_singular_values
 from longflow.objectives import ELBO, HierarchicalELBO
 
 SMALL = {"maps": 6, "growth": 1, "latents": 2}
@@ -252,6 +252,30 @@ def test_a_temperature_for_each_scale_stills_that_scale():
     close(model.sample(4, temperature=temperature), drawn)
     with pytest.raises(UsageError, match="temperatures"):
         model.sample(2, temperature=torch.ones(3))
+
+
+PLAN = Plan(maps=5, growth=2, groups=(1, 1), latents=1, halvings=1, cells=1, outer_cells=1, norm="act")
+
+
+def test_cells_add_a_tenth_to_their_skips():
+    x = torch.randn(3, 5, 4, 4, dtype=torch.float64)
+    for cell in (PLAN.encoder_cell(5), PLAN.decoder_cell(5, 6)):
+        cell = stirred(cell).double()
+        close(cell(x), x + cell.body(x) / 10)
+        excite = cell.body[-1]
+        before = cell.body[:-1](x)
+        gates = torch.sigmoid(excite.layers[2](torch.relu(excite.layers[0](before.mean((2, 3))))))
+        close(cell.body(x), before * gates[:, :, None, None])
+
+
+def test_doubling_late_is_doubling_first():
+    cell = stirred(PLAN.doubling(0, 3)).double()
+    x = torch.randn(3, 10, 4, 4, dtype=torch.float64)
+    doubled = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    body = torch.nn.Sequential(*(layer for layer in cell.body if not isinstance(layer, torch.nn.Upsample)))
+    close(cell(x), cell.skip[0](doubled) + body(doubled) / 10)
+    assert cell(x).shape == (3, 5, 8, 8)
+    assert PLAN.halving(0)(cell(x).float().detach()).shape == (3, 10, 4, 4)
 
 
 def test_groups_of_each_scale_are_those_asked_for():
