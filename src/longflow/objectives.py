@@ -20,6 +20,9 @@ from longflow.units import bits_per_dim
 
 Turn = tuple[str, Tensor]
 
+ALIVE = 0.01
+"""Nats added to each group's KL before balancing, so that where all are 0 their shares are equal."""
+
 
 class Objective(Protocol):
     """What the loop needs of an objective."""
@@ -145,9 +148,60 @@ class ELBO:
         else:
             parts = model.parts(x, context)  # type: ignore[operator]
             kl = parts["kl"].mean(0)
-            kl = (kl.clamp_min(self.free_bits) if self.free_bits else kl).sum()
-            bound = parts["reconstruction"].mean() - self.weight(done) * kl
-        yield "", bits_per_dim(bound, prod(x.shape[1:]))
+            kl = kl.clamp_min(self.free_bits) if self.free_bits else kl
+            bound = parts["reconstruction"].mean() - self.weight(done) * self.total(kl, model, done)
+        yield "", bits_per_dim(bound - self.penalty(model), prod(x.shape[1:]))
+
+    def total(self, kl: Tensor, model: nn.Module, done: float) -> Tensor | float:
+        """Return the sum of the groups' KL, (groups,), as it is trained."""
+        return kl.sum()
+
+    def penalty(self, model: nn.Module) -> Tensor | float:
+        """Return what is added to minus the bound, in nats."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class HierarchicalELBO(ELBO):
+    """The bound of an `NVAE`, with what its paper needs to train one (Vahdat & Kautz 2020).
+
+    `model.density.alpha` must be a number for each group; `model.density.penalties()` sums of the convolutions' largest
+    singular values and of the batch normalisations' largest scales.
+
+    Attributes:
+        beta: Weight of KL; 1 is the bound.
+        kl_warmup: Share of each cycle over which that weight rises from 0.
+        kl_cycles: Cycles of the rise.
+        free_bits: Nats of KL in each group that cost nothing, on average over a batch.
+        importance: Draws K of the importance-weighted bound that is trained in place of the plain one.
+        balancing: While the weight rises, multiply KL_l of the group l by γ_l ∝ KL_l/α_l, of mean 1 and without
+            gradient, so that no group dies early.
+        regularisation: Weight of the convolutions' spectral norms and of the batch normalisations' scales (the paper's
+            is 0.01 to 0.1), in nats.
+    """
+
+    kl_warmup: float = 0.3
+    balancing: bool = True
+    regularisation: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.regularisation < math.inf:
+            raise UsageError(f"expected regularisation >= 0; {self.regularisation} came")
+
+    def total(self, kl: Tensor, model: nn.Module, done: float) -> Tensor | float:
+        """Return the sum of the groups' KL, balanced while its weight rises."""
+        if not self.balancing or self.weight(done) >= self.beta:
+            return kl.sum()
+        gamma = (kl.detach() + ALIVE) / model.get_submodule("density").get_buffer("alpha")
+        return (gamma / gamma.mean() * kl).sum()
+
+    def penalty(self, model: nn.Module) -> Tensor | float:
+        """Return the weighted sum of spectral norms and scales."""
+        if not self.regularisation:
+            return 0.0
+        penalties = model.get_submodule("density").penalties()  # type: ignore[operator]
+        return self.regularisation * sum(penalties.values())
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor | None) -> Tensor:

@@ -1,5 +1,6 @@
 """What each scale of a latent holds: redrawing some of them, and where each finds an event unlikely."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +95,8 @@ def latents(
     if path.suffix != ".png":
         raise UsageError(f"expected --out to end in .png; '{path.name}' came")
     maps = energies(model, rows)
+    if any(part.dim() != 3 for part in maps):
+        raise UsageError(f"expected latents with a place in the picture; those of {folder} are vectors")
     write_rows(path, rows[:n], config, lambda levels: energy_strips(rows[:n], maps, levels))
     return {"out": str(path), "n": len(rows[:n]), "mean_z2": [float(part.mean()) for part in maps]}
 
@@ -120,17 +123,24 @@ def redrawn(
 def energies(model: LatentModel, rows: np.ndarray) -> list[Tensor]:
     """Return the mean square over the channels of each scale, (N, ...) over its space, of dequantised rows."""
     with fixed_draws(0), torch.inference_mode():
-        z = torch.cat([model.density.encode(x + torch.rand_like(x)) for x in batches_of(model, rows)])
+        noisy = (x + (torch.rand_like(x) if model.dequantiser else 0) for x in batches_of(model, rows))
+        z = torch.cat([model.density.encode(x) for x in noisy])
         return [part.square().mean(1) for part in model.scales(model.base.standardised(z))]
 
 
 def energy_strips(rows: np.ndarray, maps: Sequence[Tensor], levels: int) -> bytes:
-    """Draw events (N, C, H, W) over the maps of their scales, (at least N, ...) each, the finest first."""
+    """Draw events (N, C, H, W) over the maps of their scales, (at least N, ...) each, the finest first.
+
+    Maps of a framed picture are cut as it is, at its centre.
+    """
     count, channels, *sides = rows.shape
     drawn = []
     for part in maps:
         grey = (255 / BRIGHTEST * part[:count]).clamp(0, 255).cpu().numpy()
-        whole = grey.repeat(sides[0] // grey.shape[1], 1).repeat(sides[1] // grey.shape[2], 2)
-        drawn.append(np.broadcast_to(whole[:, None], (count, channels, *sides)))
+        times = [math.ceil(side / length) for side, length in zip(sides, grey.shape[1:], strict=True)]
+        whole = grey.repeat(times[0], 1).repeat(times[1], 2)
+        top, left = ((long - side) // 2 for long, side in zip(whole.shape[1:], sides, strict=True))
+        cut = whole[:, None, top : top + sides[0], left : left + sides[1]]
+        drawn.append(np.broadcast_to(cut, (count, channels, *sides)))
     shown = np.stack([rows * (255 / (levels - 1)), *drawn])
     return figures.strips(shown, levels=256, row_titles=["data", *(f"scale {k}" for k in range(len(maps)))])

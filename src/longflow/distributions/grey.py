@@ -27,7 +27,7 @@ class Bernoulli(Parametric):
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
-        mean = self.mean(given(context))
+        mean = torch.sigmoid(given(context))
         centre = (mean > 0.5).to(mean)
         return torch.bernoulli(centre + temperature * (mean - centre))
 

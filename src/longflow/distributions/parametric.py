@@ -59,6 +59,13 @@ def given(context: Tensor | None) -> Tensor:
     return context
 
 
+def divergence_of_normals(own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    """Return KL(own ‖ other) for each number, both normals given as means and log-deviations, in nats."""
+    ratio = own[1] - other[1]
+    standard = (own[0] - other[0]) * (-other[1]).exp()
+    return 0.5 * (standard.square() + (2 * ratio).exp() - 1) - ratio
+
+
 class Gaussian(Parametric):
     """Independent normal numbers; `moments` says how the context gives means and log-deviations."""
 
@@ -83,11 +90,8 @@ class Gaussian(Parametric):
         moments = prior.normal_moments(prior_context) if isinstance(prior, Noise) else None
         if moments is None:
             return None
-        loc, log_scale = self.moments(context)
-        prior_loc, prior_log_scale = moments
-        ratio = log_scale - prior_log_scale
-        standard = (loc - prior_loc) * (-prior_log_scale).exp()
-        return (0.5 * (standard.square() + (2 * ratio).exp() - 1) - ratio).expand_as(loc).flatten(1)
+        own = self.moments(context)
+        return divergence_of_normals(own, moments).expand_as(own[0]).flatten(1)
 
 
 class Normal(Gaussian):

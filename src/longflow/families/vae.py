@@ -1,53 +1,37 @@
 """A variational autoencoder is three distributions: a prior, a posterior and a likelihood."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from longflow.bijections import Bijection, Chain
 from longflow.distributions import (
     Case,
     Flow,
     Given,
-    Likelihood,
     Noise,
     Normal,
     StandardNormal,
     Temperature,
 )
-from longflow.distributions.distribution import total
-from longflow.distributions.latent import LatentModel, averaged
 from longflow.distributions.parametric import EqualNormal, Parametric
 from longflow.errors import UsageError
+from longflow.families.autoencoder import Autoencoder, Draw
 
 
-@dataclass(frozen=True)
-class Draw:
-    """What one draw of a latent says of a batch, in nats."""
-
-    reconstruction: Tensor
-    """log p(x | z), with the log-determinant of what comes before, (B,)."""
-    divergence: Tensor
-    """KL(q(z | x) ‖ p(z)) by groups, (B, groups): each number's own in closed form; else one, from the draw."""
-
-
-class VAE(LatentModel):
-    """p(x) = ∫ p(x | z) p(z) dz, bounded below through q(z | x) (Kingma & Welling 2014; Rezende et al. 2014).
-
-        log p(x) ≥ E_q log p(x | z) - KL(q(z | x) ‖ p(z))
+class VAE(Autoencoder):
+    """An autoencoder of three distributions: the prior of z, the posterior q(z | x) and the likelihood p(x | z).
 
     The prior may be any noise, of classes or not, or a `Flow`, whose own latent is then this model's. Posterior and
-    likelihood are distributions with a context, x and z (`Given` a network). KL is in closed form for normal posteriors
-    and priors, else from the draw. `log_prob` is the bound from one draw of z; `bound` averages K importance weights.
+    likelihood are distributions with a context, x and z (`Given` a network). KL is in closed form for each number of a
+    normal posterior under a normal prior, else one number from the draw.
 
     Of F_x(u) = σ(x)u + μ(x) this is the plain VAE. Of F_x(u) = F(σ u + E(x)) it is f-VAE: there the posterior of
     h = σ u + E(x) is normal, the prior of h is the flow h → F(h), and the decoder sees h = F⁻¹(z).
     """
 
     def __init__(self, prior: Noise | Flow, posterior: Given, likelihood: Given) -> None:
-        super().__init__()
+        super().__init__(likelihood)
         for name, wanted, came in (
             ("posterior", likelihood.shape, posterior.context_shape),
             ("likelihood", prior.shape, likelihood.context_shape),
@@ -56,16 +40,7 @@ class VAE(LatentModel):
             if wanted != came:
                 raise UsageError(f"the {name} expects {wanted}; {came} came")
         self.prior, self.posterior, self.observation = prior, posterior, likelihood
-        self.shape = likelihood.shape
         self.context_shape = prior.context_shape
-        self.first = Chain()
-        self.invertible = False
-        self.levels = likelihood.levels
-        self.likelihood: Likelihood = "none" if likelihood.likelihood == "none" else "lower bound"
-
-    @property
-    def density(self) -> "VAE":  # type: ignore[override]
-        return self
 
     @property
     def base(self) -> Noise:  # type: ignore[override]
@@ -76,20 +51,17 @@ class VAE(LatentModel):
     def estimates(self) -> bool:
         return isinstance(self.prior, Flow) and self.prior.estimates
 
-    def preprocess(self, first: Bijection) -> None:
-        self.first = Chain(first, self.first)
-
     def draw(self, x: Tensor, context: Tensor | None = None) -> Draw:
         """Draw a latent for each row of x, (B, *shape), of a mixture one of each component; return what it says."""
         y, gain, parameters = self._seen(x, context)
         posterior = self.posterior.distribution
         z, log_q, share = posterior.stratified(len(x), parameters)
         reconstruction = torch.stack([self.observation.log_prob(y, one) for one in z])
+        log_ratio = (share * (log_q - torch.stack([self.prior.log_prob(one, context) for one in z]))).sum(0)
         closed = posterior.divergence(parameters, self.prior, context) if isinstance(posterior, Parametric) else None
         if closed is None:
-            prior = torch.stack([self.prior.log_prob(one, context) for one in z])
-            closed = (share * (log_q - prior)).sum(0)[:, None]
-        return Draw((share * reconstruction).sum(0) + gain, closed)
+            closed = log_ratio[:, None]
+        return Draw(z[0], (share * reconstruction).sum(0) + gain, closed, log_ratio)
 
     def _seen(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the networks see of x, its log-determinant, and the posterior's parameters."""
@@ -98,21 +70,10 @@ class VAE(LatentModel):
         y, gain = self.first(x)
         return y, gain, self.posterior.network(y)
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        drawn = self.draw(x, context)
-        return drawn.reconstruction - total(drawn.divergence)
-
     def log_weight(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         y, gain, parameters = self._seen(x, context)
         z, log_q = self.posterior.distribution.sample_and_log_prob(len(x), parameters)
         return self.observation.log_prob(y, z) + gain + self.prior.log_prob(z, context) - log_q
-
-    def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
-        return averaged(self, x, context, samples)
-
-    def parts(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        drawn = self.draw(x, context)
-        return {"reconstruction": drawn.reconstruction, "kl": drawn.divergence}
 
     def code(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return mean and log-deviation of q(z | x), each (B, *latent), where it is normal; else None."""

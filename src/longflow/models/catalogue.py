@@ -7,8 +7,8 @@ from typing import Any
 
 from longflow.errors import UsageError, choose, nearest
 from longflow.families import Coder, InformationBottleneck, ManifoldLikelihood, MutualInformation
-from longflow.models import cvae, fvae, glow, infomax, iresnet, nice, realnvp, rectangular, residualflow, vae, vib
-from longflow.objectives import ELBO
+from longflow.models import cvae, fvae, glow, infomax, iresnet, nice, nvae, realnvp, rectangular, residualflow, vae, vib
+from longflow.objectives import ELBO, HierarchicalELBO
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,13 @@ CATALOGUE: dict[str, Model] = {
         {},
         MutualInformation,
         represents=True,
+    ),
+    "nvae": Model(
+        nvae.nvae,
+        "small, honest NVAE: groups of latents at several scales, coarse to fine (Vahdat & Kautz 2020)",
+        nvae.PRESETS,
+        {},
+        HierarchicalELBO,
     ),
 }
 
