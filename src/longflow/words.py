@@ -134,6 +134,50 @@ def _certificate_words(found: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
+MEASURES = {
+    "frechet_distance": "Fréchet distance",
+    "kernel_distance": "kernel distance (MMD²)",
+    "precision": "precision, k = 3",
+    "recall": "recall, k = 3",
+    "density": "density, k = 5",
+    "coverage": "coverage, k = 5",
+    "class_entropy": "entropy of classes, nats",
+}
+
+
+def quality_words(result: Result) -> str:
+    """Return a line for each measure, samples beside the floor, and what features they are of."""
+    made = result["extractor"]
+    n, accuracy = result["n"], made.get("test_accuracy")
+    skill = "" if accuracy is None else f", right on {accuracy:.1%} of the test labels"
+    lines = [
+        f"{result['model']} at temperature {result['temperature']:g}: {n:,} samples against {n:,} test events of"
+        f" {result['data']}",
+        f"features: {made['kind']} {made['sha256'][:12]}{skill}; this is no FID",
+        f"  {'':<26}{'samples':>20}  {'training rows (floor)':>22}",
+    ]
+    measured = result["measures"]
+    for name, title in MEASURES.items():
+        if name in measured:
+            error = measured.get(f"{name}_stderr", {}).get("samples")
+            ours, floor = (measured[name][key] for key in ("samples", "floor"))
+            lines.append(
+                f"  {title:<26}{_with_error(ours, error):>20}  {_with_error(floor, measured[name]['floor_sd']):>22}"
+            )
+    near = result["nearest_training_row"]
+    lines.append(
+        f"nearest training row: {near['ratio']:.2f} of the distance of test events (medians);"
+        f" {near['near_share']:.1%} ± {near['near_share_stderr']:.1%} of the samples nearer than all but 1% of those;"
+        f" copies {near['copies']:.1%} (of test events {near['held_out_copies']:.1%})"
+    )
+    lost = result["not_finite"]
+    return "\n".join([*lines, *([f"{lost} more samples were not finite and are left out"] if lost else [])])
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+
+
 def wrote_words(result: Result) -> str:
     """Return where something was written, and the rest of the result."""
     rest = ", ".join(f"{k} {_word(v)}" for k, v in result.items() if k != "out")
