@@ -7,7 +7,7 @@ from longflow.distributions.bases import (
     StandardNormal,
     Uniform,
 )
-from longflow.distributions.classes import ClassNormal
+from longflow.distributions.classes import ClassNormal, ClusterNormal
 from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.distributions.flow import Dequantised, Flow
 from longflow.distributions.given import Given
@@ -15,12 +15,14 @@ from longflow.distributions.grey import Bernoulli, Categorical, GreyBernoulli, L
 from longflow.distributions.hybrid import Hybrid
 from longflow.distributions.latent import LatentModel
 from longflow.distributions.parametric import EqualNormal, Normal, NormalMixture
+from longflow.distributions.recurrent import Recurrent
 
 __all__ = [
     "Bernoulli",
     "Case",
     "Categorical",
     "ClassNormal",
+    "ClusterNormal",
     "Dequantised",
     "DiagonalNormal",
     "Distribution",
@@ -36,6 +38,7 @@ __all__ = [
     "Noise",
     "Normal",
     "NormalMixture",
+    "Recurrent",
     "StandardLogistic",
     "StandardNormal",
     "Temperature",

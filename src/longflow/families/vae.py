@@ -92,9 +92,14 @@ class VAE(LatentModel):
         posterior = self.posterior.distribution
         z, log_q = posterior.sample_and_log_prob(len(x), parameters)
         log_ratio = log_q - self.prior.log_prob(z, context)
-        closed = posterior.divergence(parameters, self.prior, context) if isinstance(posterior, Parametric) else None
-        divergence = log_ratio[:, None] if closed is None else closed
+        divergence = self.divergence(parameters, z, log_ratio, context)
         return Draw(z, self.observation.log_prob(y, z) + gain, divergence, log_ratio)
+
+    def divergence(self, parameters: Tensor, z: Tensor, log_ratio: Tensor, context: Tensor | None) -> Tensor:
+        """Return KL(q(z | x) ‖ p(z)) by groups, (B, groups), or its estimate from z ~ q and log q(z | x) - log p(z)."""
+        posterior = self.posterior.distribution
+        closed = posterior.divergence(parameters, self.prior, context) if isinstance(posterior, Parametric) else None
+        return log_ratio[:, None] if closed is None else closed
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         drawn = self.draw(x, context)

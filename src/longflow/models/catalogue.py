@@ -7,7 +7,7 @@ from typing import Any
 
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError, choose, nearest
-from longflow.models import cvae, fvae, glow, iresnet, nice, realnvp, residualflow, vae
+from longflow.models import bnvae, clustervae, cvae, fvae, glow, iresnet, nice, realnvp, residualflow, vae
 from longflow.objectives import ELBO
 
 
@@ -114,6 +114,20 @@ CATALOGUE: dict[str, Model] = {
         cvae.cvae,
         "variational autoencoder whose prior has a mean for each class (Su Jianlin's essay)",
         cvae.PRESETS,
+        {},
+        ELBO,
+    ),
+    "clustervae": Model(
+        clustervae.clustervae,
+        "variational autoencoder that clusters its data in one step (Su Jianlin's essay)",
+        clustervae.PRESETS,
+        {},
+        ELBO,
+    ),
+    "bnvae": Model(
+        bnvae.bnvae,
+        "variational autoencoder whose codes are normalised over batches (Zhu et al. 2020)",
+        bnvae.PRESETS,
         {},
         ELBO,
     ),
