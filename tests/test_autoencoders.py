@@ -41,9 +41,12 @@ from longflow.objectives import ELBO
 SMALL = {
     "vae": {"latent": 3, "width": 8},
     "cvae": {"latent": 3, "width": 8, "classes": 3},
+    "clustervae": {"latent": 3, "width": 8, "clusters": 3},
+    "bnvae": {"latent": 3, "width": 8},
+    "nvae": {"maps": 6, "growth": 1, "latents": 2, "cells": 1, "outer_cells": 1, "groups": 1},
     "fvae": {"layers": 1, "depth": 1, "width": 8, "maps": 4},
 }
-OWN = {"fvae": {"halvings": None, "scales": None}}
+OWN = {"fvae": {"halvings": None, "scales": None}, "nvae": {"halvings": 1}}
 """Options that a preset fixes for its own data, and that the shapes here cannot take."""
 
 SHAPES = [(2,), (7,), (1, 4, 4), (3, 6, 4)]
@@ -55,7 +58,7 @@ CASES = [
     for name, model in AUTOENCODERS.items()
     for preset in (None, *model.presets)
     for shape in SHAPES
-    if model.presets.get(preset, {}).get("network") != "conv" or len(shape) == 3
+    if (name != "nvae" and "conv" not in model.presets.get(preset, {}).get("network", "")) or len(shape) == 3
 ]
 
 
@@ -107,8 +110,9 @@ def test_rows_do_not_meet(name):
 @pytest.mark.parametrize("name", AUTOENCODERS)
 def test_learns(name):
     torch.manual_seed(0)
-    model = longflow.build(name, shape=(4,), levels=2, **SMALL[name])
-    x = (torch.rand(256, 2) > 0.7).float().repeat(1, 2)
+    shape = (1, 4, 4) if name == "nvae" else (4,)
+    model = longflow.build(name, shape=shape, levels=2, **SMALL[name])
+    x = (torch.rand(256, 2) > 0.7).float().repeat(1, math.prod(shape) // 2).reshape(256, *shape)
     adapt(model, x)
     optimiser, objective = torch.optim.Adam(model.parameters(), 1e-2), ELBO()
     losses = []

@@ -11,6 +11,7 @@ import longflow
 from longflow.bijections import Affine, Bijection, Chain, Coupling, Learned, Residual, Scale, Standardise
 from longflow.distributions import (
     ClassNormal,
+    ClusterNormal,
     Dequantised,
     DiagonalNormal,
     Distribution,
@@ -22,7 +23,7 @@ from longflow.distributions import (
     Uniform,
 )
 from longflow.errors import UsageError
-from longflow.families import NVAE, Autoencoder, VampPrior
+from longflow.families import NVAE, Autoencoder, ClusterVAE, VampPrior
 from longflow.nets import MLP
 from longflow.units import bits_per_dim
 
@@ -128,7 +129,7 @@ def test_samples_have_the_dtype_of_the_model(case):
 def test_temperature_zero_is_one_point_and_temperature_shrinks(case):
     model = case.distribution
     if isinstance(model, (GaussianMixture, NormalMixture, VampPrior)) or (
-        isinstance(model, ClassNormal) and case.context is None
+        isinstance(model, (ClassNormal, ClusterNormal, ClusterVAE)) and case.context is None
     ):
         return
     still = model.sample(5, classes(case, 5), temperature=0.0)

@@ -19,6 +19,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from longflow import data
 from longflow.commands.check import check
+from longflow.commands.cluster import cluster
 from longflow.commands.configure import Settings, default_out
 from longflow.commands.diagnose import diagnose
 from longflow.commands.draw import reconstruct, sample
@@ -42,6 +43,7 @@ from longflow.training import Recipe
 from longflow.words import (
     Result,
     check_words,
+    cluster_words,
     diagnose_words,
     evaluate_words,
     list_words,
@@ -254,6 +256,7 @@ COMMANDS: dict[str, tuple[Callable[..., Result], Callable[[Result], str]]] = {
     "inpaint": (inpaint, wrote_words),
     "check": (check, check_words),
     "probe": (probe, probe_words),
+    "cluster": (cluster, cluster_words),
     "report": (report, train_words),
 }
 

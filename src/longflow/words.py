@@ -244,6 +244,24 @@ def diagnose_words(result: Result) -> str:
     )
 
 
+def cluster_words(result: Result) -> str:
+    """Return how clusters are used, how they agree with classes where there are labels, and where they are written."""
+    used, shares = result["occupancy"]["used"], result["occupancy"]["shares"]
+    lines = [
+        f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}: {used} of"
+        f" {result['clusters']} clusters used, of {min(shares):.1%} to {max(shares):.1%} of the events; an event's"
+        f" cluster has the probability {result['mean_probability']:.2f} on average"
+    ]
+    if "agreement" in result:
+        found = result["agreement"]
+        lines.append(
+            f"against the labels: accuracy {found['accuracy']:.1%} (one class a cluster), purity {found['purity']:.1%}"
+            f" (majority of each cluster), NMI {found['nmi']:.3f}, ARI {found['ari']:.3f}"
+        )
+    pictures = f", pictures {result['picture']}" if "picture" in result else ""
+    return "\n".join([*lines, f"table {result['out']}{pictures}"])
+
+
 def wrote_words(result: Result) -> str:
     """Return where something was written, and the rest of the result."""
     rest = ", ".join(f"{k} {_word(v)}" for k, v in result.items() if k != "out")

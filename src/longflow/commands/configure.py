@@ -96,6 +96,11 @@ def configuration(
         )
     preprocess = settings.preprocess or _preprocessing(resolved, dataset)
     check_labels(resolved.get("classes", 0), dataset)
+    if resolved.get("clusters", 0) > dataset.sizes["train"]:
+        raise UsageError(
+            f"expected at most {dataset.sizes['train']:,} clusters, one for each training row;"
+            f" {resolved['clusters']:,} came"
+        )
     if settings.density_weight != 1 and not resolved.get("classes"):
         raise UsageError("--density-weight is for models of classes; this one has none (--classes)")
     return {

@@ -7,7 +7,7 @@ from longflow.distributions.bases import (
     StandardNormal,
     Uniform,
 )
-from longflow.distributions.classes import ClassNormal
+from longflow.distributions.classes import ClassNormal, ClusterNormal
 from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.distributions.flow import Dequantised, Flow
 from longflow.distributions.given import Given
@@ -16,6 +16,7 @@ from longflow.distributions.hybrid import Head, Hybrid
 from longflow.distributions.injective import Injective
 from longflow.distributions.latent import LatentModel
 from longflow.distributions.parametric import EqualNormal, Normal, NormalMixture
+from longflow.distributions.recurrent import Recurrent
 from longflow.distributions.stretch import Hutchinson
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Case",
     "Categorical",
     "ClassNormal",
+    "ClusterNormal",
     "Dequantised",
     "DiagonalNormal",
     "Distribution",
@@ -41,6 +43,7 @@ __all__ = [
     "Noise",
     "Normal",
     "NormalMixture",
+    "Recurrent",
     "StandardLogistic",
     "StandardNormal",
     "Temperature",

@@ -1,4 +1,4 @@
-"""Glow's class-conditional prior and its auxiliary classifier."""
+"""Priors with a normal for each class: Glow's, with its auxiliary classifier, and that of clusters."""
 
 import math
 from collections.abc import Iterator
@@ -66,18 +66,7 @@ class ClassNormal(Noise):
         return self._put(z, moved)
 
     def check_context(self, rows: int, context: Tensor | None) -> None:
-        if context is None:
-            return
-        if not isinstance(context, Tensor):
-            raise UsageError(f"expected a context of {rows} classes, a tensor of shape ({rows},); {context!r} came")
-        if tuple(context.shape) != (rows,) or context.is_floating_point():
-            came = f"{tuple(context.shape)} of {context.dtype}"
-            raise UsageError(f"expected a context of {rows} classes, whole numbers of shape ({rows},); {came} came")
-        # Not where a graph is traced: its values are not known there.
-        if not torch.compiler.is_compiling() and bool(((context < 0) | (context >= self.classes)).any()):
-            raise UsageError(
-                f"expected classes 0 to {self.classes - 1}; {int(context.min())} to {int(context.max())} came"
-            )
+        check_classes(self.classes, rows, context)
 
     def likeliest(self, z: Tensor) -> Tensor:
         return self.log_joint(z).argmax(1)
@@ -115,3 +104,65 @@ class ClassNormal(Noise):
         yield Case(cls((2,), torch.tensor([1]), 3))
         yield Case(cls((2,), torch.tensor([1]), 3), context=torch.tensor(2))
         yield Case(cls((1,), torch.tensor([[0]]), 2), context=torch.tensor(1))
+
+
+class ClusterNormal(Noise):
+    """p(z | y) = N(z; μ_y, I) for a cluster y of K; without one, the mixture 1/K Σ_y p(z | y).
+
+    All numbers of z have a mean for each cluster, learned from 0; deviations are 1, so that a cluster is as wide as
+    any other. The context is a cluster for each row, whole numbers of shape (B,), or None.
+    """
+
+    context_shape = ()
+
+    def __init__(self, shape: tuple[int, ...], clusters: int) -> None:
+        super().__init__(shape)
+        if clusters < 2:
+            raise UsageError(f"expected at least 2 clusters; {clusters} came")
+        self.classes = clusters
+        self.loc = nn.Parameter(torch.zeros(clusters, *shape))
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.check_events(x, context)
+        if context is None:
+            return torch.logsumexp(self.elementwise(x).sum(2), 1) - math.log(self.classes)
+        return total(-0.5 * (x - self.loc[context]).square()) - self.dims * HALF_LOG_2PI
+
+    def elementwise(self, z: Tensor) -> Tensor:
+        """Return log p(z_j | y) of each number j and each cluster y, (B, K, D)."""
+        return -0.5 * (z.unsqueeze(1) - self.loc).square().flatten(2) - HALF_LOG_2PI
+
+    def normal_moments(self, context: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        return None if context is None else (self.loc[context], self.anchor)
+
+    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
+        y = torch.randint(self.classes, (n,), device=self.anchor.device) if context is None else context.long()
+        return self.loc[y] + temperature * self.normal(n)
+
+    def check_context(self, rows: int, context: Tensor | None) -> None:
+        check_classes(self.classes, rows, context)
+
+    def likeliest(self, z: Tensor) -> Tensor:
+        return self.elementwise(z).sum(2).argmax(1)
+
+    def standardised(self, z: Tensor) -> Tensor:
+        return z - self.loc[self.likeliest(z)]
+
+    @classmethod
+    def examples(cls) -> Iterator[Case]:
+        yield Case(cls((2,), 3))
+        yield Case(cls((2,), 3), context=torch.tensor(2))
+
+
+def check_classes(classes: int, rows: int, context: Tensor | None) -> None:
+    """Raise UsageError unless a context is None or a class for each row, whole numbers 0 to classes - 1."""
+    if context is None:
+        return
+    if not isinstance(context, Tensor):
+        raise UsageError(f"expected a context of {rows} classes, a tensor of shape ({rows},); {context!r} came")
+    if tuple(context.shape) != (rows,) or context.is_floating_point():
+        came = f"{tuple(context.shape)} of {context.dtype}"
+        raise UsageError(f"expected a context of {rows} classes, whole numbers of shape ({rows},); {came} came")
+    # Not where a graph is traced: its values are not known there.
+    if not torch.compiler.is_compiling() and bool(((context < 0) | (context >= classes)).any()):
+        raise UsageError(f"expected classes 0 to {classes - 1}; {int(context.min())} to {int(context.max())} came")

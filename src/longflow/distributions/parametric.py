@@ -19,8 +19,9 @@ NEAR = 0.1
 class Parametric(Distribution):
     """A distribution of events (C, ...) whose context holds `parameters_per_feature` numbers a feature.
 
-    They come parameter by parameter along axis 1: a context has the shape (B, parameters_per_feature · C, ...).
-    Samples are differentiable in the context where the distribution is continuous.
+    They come parameter by parameter along axis 1: a context has the shape (B, parameters_per_feature · C, ...), but
+    where `context_shape` says otherwise. Samples are differentiable in the context where the distribution is of
+    continuous numbers.
     """
 
     parameters_per_feature: int
@@ -75,8 +76,12 @@ class Gaussian(Parametric):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
-        loc, log_scale = self.moments(given(context))
-        return total(-0.5 * ((x - loc) * (-log_scale).exp()).square() - log_scale) - self.dims * HALF_LOG_2PI
+        return total(self.elementwise(x, given(context)))
+
+    def elementwise(self, x: Tensor, context: Tensor) -> Tensor:
+        """Return the log-density of each number of an event, (B, *shape)."""
+        loc, log_scale = self.moments(context)
+        return -0.5 * ((x - loc) * (-log_scale).exp()).square() - log_scale - HALF_LOG_2PI
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)

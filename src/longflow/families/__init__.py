@@ -2,6 +2,7 @@
 
 from longflow.families.autoencoder import Autoencoder
 from longflow.families.bottleneck import VIB, Bottleneck, InformationBottleneck, Multiplier
+from longflow.families.cluster import ClusterVAE
 from longflow.families.infomax import InfoMax, MutualInformation
 from longflow.families.nvae import NVAE
 from longflow.families.rectangular import ManifoldLikelihood
@@ -15,6 +16,7 @@ __all__ = [
     "VIB",
     "Autoencoder",
     "Bottleneck",
+    "ClusterVAE",
     "Coder",
     "InfoMax",
     "InformationBottleneck",

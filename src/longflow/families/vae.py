@@ -58,10 +58,8 @@ class VAE(Autoencoder):
         z, log_q, share = posterior.stratified(len(x), parameters)
         reconstruction = torch.stack([self.observation.log_prob(y, one) for one in z])
         log_ratio = (share * (log_q - torch.stack([self.prior.log_prob(one, context) for one in z]))).sum(0)
-        closed = posterior.divergence(parameters, self.prior, context) if isinstance(posterior, Parametric) else None
-        if closed is None:
-            closed = log_ratio[:, None]
-        return Draw(z[0], (share * reconstruction).sum(0) + gain, closed, log_ratio)
+        divergence = self.divergence(parameters, z[0], log_ratio, context)
+        return Draw(z[0], (share * reconstruction).sum(0) + gain, divergence, log_ratio)
 
     def _seen(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the networks see of x, its log-determinant, and the posterior's parameters."""
@@ -69,6 +67,12 @@ class VAE(Autoencoder):
         self.check_context(len(x), context)
         y, gain = self.first(x)
         return y, gain, self.posterior.network(y)
+
+    def divergence(self, parameters: Tensor, z: Tensor, log_ratio: Tensor, context: Tensor | None) -> Tensor:
+        """Return KL(q(z | x) ‖ p(z)) by groups, (B, groups), or its estimate from z ~ q and log q(z | x) - log p(z)."""
+        posterior = self.posterior.distribution
+        closed = posterior.divergence(parameters, self.prior, context) if isinstance(posterior, Parametric) else None
+        return log_ratio[:, None] if closed is None else closed
 
     def log_weight(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         y, gain, parameters = self._seen(x, context)

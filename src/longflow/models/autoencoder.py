@@ -22,6 +22,7 @@ from longflow.distributions import (
     Noise,
     Normal,
     NormalMixture,
+    Recurrent,
     StandardNormal,
 )
 from longflow.distributions.distribution import Distribution
@@ -34,7 +35,8 @@ from longflow.nets.autoencoder import ConvDecoder, ConvEncoder, Dense
 
 Observed = Literal["normal", "normal-varying", "bernoulli", "grey", "categorical", "logistic"]
 OF_LEVELS = ("bernoulli", "grey", "categorical", "logistic")
-NETWORKS = ("dense", "conv")
+NETWORKS = ("dense", "conv", "conv-pairs")
+DECODERS = ("independent", "gru")
 POSTERIORS = ("normal", "flow", "mixture")
 PRIORS = ("normal", "mixture", "flow", "vamp")
 HALVINGS = 2
@@ -81,23 +83,41 @@ class Coders:
     network: str
     width: int
     depth: int
+    taper: bool = False
 
     def __post_init__(self) -> None:
         choose("network", self.network, NETWORKS)
-        if self.network == "conv" and (len(self.shape) != 3 or min(self.shape[1:]) < 2**HALVINGS):
+        if self.convolves and (len(self.shape) != 3 or min(self.shape[1:]) < 2**HALVINGS):
             raise UsageError(f"convolutions expect pictures of sides of at least {2**HALVINGS}; {self.shape} came")
+
+    @property
+    def convolves(self) -> bool:
+        """Whether the networks are convolutional."""
+        return self.network != "dense"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of each layer of fully connected encoders; with `taper`, half of those of the layer before."""
+        return tuple(max(1, self.width >> k) if self.taper else self.width for k in range(self.depth))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How large the layers of convolutional networks are."""
+        pairs = self.network == "conv-pairs"
+        units, steps = (0, 2) if pairs else (8 * self.width, 1)
+        return {"width": self.width, "halvings": HALVINGS, "units": units, "steps": steps}
 
     def encoder(self, features: int) -> nn.Module:
         """Return a network from data to (B, features)."""
-        if self.network == "conv":
-            return ConvEncoder(self.shape, features, width=self.width, halvings=HALVINGS, units=8 * self.width)
-        return Dense(self.shape, (features,), width=self.width, depth=self.depth)
+        if self.convolves:
+            return ConvEncoder(self.shape, features, **self.sizes)
+        return Dense(self.shape, (features,), widths=self.widths)
 
     def decoder(self, features: int, shape: tuple[int, ...]) -> nn.Module:
         """Return a network from (B, features) to the parameters (B, *shape) of a distribution of data."""
-        if self.network == "conv":
-            return ConvDecoder(features, shape, width=self.width, halvings=HALVINGS, units=8 * self.width)
-        return Dense((features,), shape, width=self.width, depth=self.depth)
+        if self.convolves:
+            return ConvDecoder(features, shape, **self.sizes)
+        return Dense((features,), shape, widths=self.widths[::-1])
 
 
 class Scaled(nn.Module):
@@ -121,9 +141,22 @@ def posterior_of(kind: str, coders: Coders, latent: int, observation: Parametric
         "flow": lambda: (coders.width, _flow(latent, coders.width, coders.width)),
     }
     features, distribution = makers[kind]()
-    encoder = coders.encoder(features)
-    network = encoder if observation.levels is None else Scaled(encoder, observation.levels)
-    return Given(network, distribution, coders.shape)
+    return Given(scaled(coders.encoder(features), observation), distribution, coders.shape)
+
+
+def scaled(encoder: nn.Module, observation: Parametric) -> nn.Module:
+    """Return an encoder of what is observed: of levels, as it should see them."""
+    return encoder if observation.levels is None else Scaled(encoder, observation.levels)
+
+
+def likelihood_of(decoder: str, model: str, kind: str, coders: Coders, latent: int, p_x: Parametric) -> Given:
+    """Return p(x | z) of a decoder: numbers independent given z, as p_x has them, or one read after the other."""
+    choose("decoder", decoder, DECODERS)
+    if decoder == "independent":
+        return Given(coders.decoder(latent, p_x.context_shape), p_x, (latent,))
+    if kind not in ("bernoulli", "categorical"):
+        raise UsageError(f"{model} expects a bernoulli or categorical likelihood with the decoder gru; {kind} came")
+    return Given(nn.Identity(), Recurrent(p_x.shape, p_x.levels or 2, context=latent, width=coders.width), (latent,))
 
 
 def prior_of(

@@ -7,7 +7,22 @@ from typing import Any
 
 from longflow.errors import UsageError, choose, nearest
 from longflow.families import Coder, InformationBottleneck, ManifoldLikelihood, MutualInformation
-from longflow.models import cvae, fvae, glow, infomax, iresnet, nice, nvae, realnvp, rectangular, residualflow, vae, vib
+from longflow.models import (
+    bnvae,
+    clustervae,
+    cvae,
+    fvae,
+    glow,
+    infomax,
+    iresnet,
+    nice,
+    nvae,
+    realnvp,
+    rectangular,
+    residualflow,
+    vae,
+    vib,
+)
 from longflow.objectives import ELBO, HierarchicalELBO
 
 
@@ -126,6 +141,20 @@ CATALOGUE: dict[str, Model] = {
         {},
         {},
         ManifoldLikelihood,
+    ),
+    "clustervae": Model(
+        clustervae.clustervae,
+        "variational autoencoder that clusters its data in one step (Su Jianlin's essay)",
+        clustervae.PRESETS,
+        {},
+        ELBO,
+    ),
+    "bnvae": Model(
+        bnvae.bnvae,
+        "variational autoencoder whose codes are normalised over batches (Zhu et al. 2020)",
+        bnvae.PRESETS,
+        {},
+        ELBO,
     ),
     "fvae": Model(
         fvae.fvae,

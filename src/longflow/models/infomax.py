@@ -47,7 +47,7 @@ def infomax(
     if halvings > STAGES:
         raise UsageError(f"infomax expects at most {STAGES} halvings; {halvings} came")
     if len(shape) == 1:
-        head: nn.Module = Dense(shape, (2 * latent,), width=4 * width, depth=depth)
+        head: nn.Module = Dense(shape, (2 * latent,), widths=[4 * width] * depth)
         whole = scores(shape[0] + latent, units)
         return InfoMax(shape, latent, trunk=nn.Identity(), head=head, whole=whole, place=None)
     maps = Maps(shape, width=width, halvings=halvings)

@@ -2,9 +2,8 @@
 
 from typing import Any, Literal
 
-from longflow.distributions import Given
 from longflow.families import VAE
-from longflow.models.autoencoder import Coders, Observed, check, observed, posterior_of, prior_of
+from longflow.models.autoencoder import Coders, Observed, check, likelihood_of, observed, posterior_of, prior_of
 
 PRESETS: dict[str, dict[str, Any]] = {
     "essay": {"latent": 2, "width": 256, "depth": 1, "likelihood": "grey"},
@@ -19,6 +18,7 @@ def vae(
     *,
     latent: int = 20,
     network: Literal["dense", "conv"] = "dense",
+    decoder: Literal["independent", "gru"] = "independent",
     width: int = 256,
     depth: int = 1,
     likelihood: Observed = "normal",
@@ -40,6 +40,7 @@ def vae(
         levels: Levels of the data; None for continuous ones.
         latent: Numbers of a code.
         network: Fully connected, or convolutional (two halvings, then a layer of 8·width units).
+        decoder: Numbers of an event independent given the code, or gru: each given those before it, too (levels only).
         width: Units of a hidden layer, or maps of the first convolution.
         depth: Hidden layers of fully connected networks.
         likelihood: normal (one σ for all pixels), normal-varying (the decoder says each σ), bernoulli (2 levels), grey,
@@ -55,4 +56,4 @@ def vae(
     p_x = observed("vae", likelihood, shape, levels, scale=scale, floor=floor, components=components)
     q = posterior_of(posterior, coders, latent, p_x, components)
     p_z = prior_of(prior, latent, q, components=components, width=width)
-    return VAE(p_z, q, Given(coders.decoder(latent, p_x.context_shape), p_x, (latent,)))
+    return VAE(p_z, q, likelihood_of(decoder, "vae", likelihood, coders, latent, p_x))

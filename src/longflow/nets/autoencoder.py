@@ -1,20 +1,24 @@
 """Networks from data to a code and back: fully connected, convolutional with strides, residual at one size."""
 
 import itertools
+from collections.abc import Sequence
 from math import ceil, prod
 
 from torch import Tensor, nn
 
 from longflow.nets.resnet import BatchNorm2d
 
+SLOPE = 0.2
+"""Of leaky rectifiers, below 0."""
+
 
 class Dense(nn.Module):
-    """`depth` hidden layers of `width` rectified units, from events (B, *shape_in) to (B, *shape_out)."""
+    """Hidden layers of rectified units, so many as `widths` says, from events (B, *shape_in) to (B, *shape_out)."""
 
-    def __init__(self, shape_in: tuple[int, ...], shape_out: tuple[int, ...], *, width: int, depth: int) -> None:
+    def __init__(self, shape_in: tuple[int, ...], shape_out: tuple[int, ...], *, widths: Sequence[int]) -> None:
         super().__init__()
         self.shape_out = shape_out
-        sizes = [prod(shape_in), *[width] * depth, prod(shape_out)]
+        sizes = [prod(shape_in), *widths, prod(shape_out)]
         linear = [nn.Linear(before, after) for before, after in itertools.pairwise(sizes)]
         between = [layer for one in linear[:-1] for layer in (one, nn.ReLU())]
         self.layers = nn.Sequential(*between, linear[-1])
@@ -27,21 +31,23 @@ class Dense(nn.Module):
 class ConvEncoder(nn.Module):
     """Convolutions (3×3, stride 2) that halve the sides and double the maps, a layer of units, and a linear one.
 
-    Maps (B, C, H, W) to (B, features), through `halvings` convolutions of width, 2 width, ... maps.
+    Maps (B, C, H, W) to (B, features), through `halvings` sizes of width, 2 width, ... maps. At each size `steps` - 1
+    convolutions of stride 1 follow; without `units` there is no layer of them.
     """
 
-    def __init__(self, shape: tuple[int, ...], features: int, *, width: int, halvings: int, units: int) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], features: int, *, width: int, halvings: int, units: int, steps: int = 1
+    ) -> None:
         super().__init__()
         maps = [shape[0], *(width * 2**k for k in range(halvings))]
         space = [ceil(side / 2**halvings) for side in shape[1:]]
-        convs = [nn.Conv2d(before, after, 3, 2, 1) for before, after in itertools.pairwise(maps)]
-        rectified = [layer for conv in convs for layer in (conv, nn.LeakyReLU(0.2))]
+        convs = [
+            nn.Conv2d(after if step else before, after, 3, 1 if step else 2, 1)
+            for before, after in itertools.pairwise(maps)
+            for step in range(steps)
+        ]
         self.layers = nn.Sequential(
-            *rectified,
-            nn.Flatten(),
-            nn.Linear(maps[-1] * prod(space), units),
-            nn.LeakyReLU(0.2),
-            nn.Linear(units, features),
+            *_rectified(convs), nn.Flatten(), *_linear([maps[-1] * prod(space), *([units] if units else []), features])
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,26 +61,42 @@ class ConvDecoder(nn.Module):
     Sides that are no multiple of 2^halvings are cut from the next larger ones that are.
     """
 
-    def __init__(self, features: int, shape: tuple[int, ...], *, width: int, halvings: int, units: int) -> None:
+    def __init__(
+        self, features: int, shape: tuple[int, ...], *, width: int, halvings: int, units: int, steps: int = 1
+    ) -> None:
         super().__init__()
         self.space = shape[1:]
         maps = [*(width * 2**k for k in reversed(range(halvings))), shape[0]]
         small = [ceil(side / 2**halvings) for side in shape[1:]]
-        convs = [nn.ConvTranspose2d(before, after, 4, 2, 1) for before, after in itertools.pairwise(maps)]
-        between = [layer for conv in convs[:-1] for layer in (conv, nn.LeakyReLU(0.2))]
+        convs = [
+            conv
+            for before, after in itertools.pairwise(maps)
+            for conv in (
+                *(nn.Conv2d(before, before, 3, 1, 1) for _ in range(steps - 1)),
+                nn.ConvTranspose2d(before, after, 4, 2, 1),
+            )
+        ]
         self.layers = nn.Sequential(
-            nn.Linear(features, units),
-            nn.LeakyReLU(0.2),
-            nn.Linear(units, maps[0] * prod(small)),
-            nn.LeakyReLU(0.2),
+            *_linear([features, *([units] if units else []), maps[0] * prod(small)]),
+            nn.LeakyReLU(SLOPE),
             nn.Unflatten(1, (maps[0], *small)),
-            *between,
+            *_rectified(convs[:-1]),
             convs[-1],
         )
 
     def forward(self, z: Tensor) -> Tensor:
         """Return (B, *shape)."""
         return self.layers(z)[:, :, : self.space[0], : self.space[1]]
+
+
+def _rectified(convs: Sequence[nn.Module]) -> list[nn.Module]:
+    return [layer for conv in convs for layer in (conv, nn.LeakyReLU(SLOPE))]
+
+
+def _linear(sizes: Sequence[int]) -> list[nn.Module]:
+    """Return linear layers of those sizes, rectified between."""
+    layers = [nn.Linear(before, after) for before, after in itertools.pairwise(sizes)]
+    return [*_rectified(layers[:-1]), layers[-1]]
 
 
 class ResidualStep(nn.Module):
