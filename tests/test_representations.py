@@ -1,5 +1,6 @@
 """Models of codes without a density: bounds against closed forms, objectives, the catalogue's suite, and the doors."""
 
+import io
 import json
 import math
 import shutil
@@ -7,11 +8,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tolerances import SIGMAS, close
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 import longflow
+from longflow import figures
 from longflow.adaptive import adapt, has_statistics
 from longflow.cli import main
 from longflow.commands.represent import terms_of
@@ -428,6 +431,18 @@ def test_nearest_codes_are_those_of_least_angle():
     codes, among = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.1, 1.0], [9.0, 1.0], [0.1, 0.0]])
     assert nearest(codes, among, 2).tolist() == [[2, 1], [0, 1]]
     assert nearest(codes, among, 9).shape == (2, 3)
+
+
+def test_confusions_are_coloured_by_shares_of_a_row():
+    """A class of 1,000 that is told rightly is as dark as one of 10: the diagonal of either has the same colour."""
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(figures.confusion(np.diag([n] * 30)))).convert("RGB")) for n in (10, 1000)
+    ]
+    assert np.array_equal(*pictures)
+    assert (pictures[0].min(2) < 60).mean() > 0.005
+    for bad in (np.zeros((2, 3)), np.zeros((0, 0)), -np.eye(2), np.zeros(4)):
+        with pytest.raises(UsageError, match="expected counts"):
+            figures.confusion(bad)
 
 
 # Bad input

@@ -139,8 +139,12 @@ def _facts(config: dict[str, Any], dataset: Dataset, result: dict[str, Any]) -> 
 
 
 def _round_trip(result: dict[str, Any]) -> str:
-    error = result.get("roundtrip_max_abs")
-    return "none" if error is None else f"{error:.2g} (units of the stored data, {result['dtype']})"
+    if "terms" in result:
+        return "none: there is no decoder"
+    error = result["roundtrip_max_abs"]
+    if error is None:
+        return "none: an autoencoder does not invert"
+    return f"{error:.2g} (units of the stored data, {result['dtype']})"
 
 
 def _convention(result: dict[str, Any]) -> str:
