@@ -12,7 +12,15 @@ from longflow.nets.autoencoder import ResidualDecoder, ResidualEncoder
 MOST_HALVINGS = 3
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"halvings": 3, "layers": 12, "scales": 4, "depth": 12, "width": 256},
+    "paper": {
+        "halvings": 3,
+        "layers": 12,
+        "scales": 4,
+        "depth": 12,
+        "width": 256,
+        "encoder_scale": 1.0,
+        "decoder_scale": 1.0,
+    },
     "digits": {"halvings": 1, "layers": 2, "maps": 64, "scales": 2, "depth": 4, "width": 64},
 }
 
@@ -26,8 +34,8 @@ def fvae(
     scales: int | None = None,
     depth: int = 4,
     width: int = 128,
-    encoder_scale: float = 1.0,
-    decoder_scale: float = 1.0,
+    encoder_scale: float = 0.1,
+    decoder_scale: float = 0.2,
     floor: float = 1e-3,
 ) -> VAE:
     """A VAE whose posterior is a flow: z = F(σ1 u + E(x)), u ~ N(0, I), and x ~ N(G(F⁻¹(z)), σ2²).
@@ -39,7 +47,8 @@ def fvae(
     between squeezes, G its mirror, F is Glow with additive couplings and shuffles. σ1 and σ2 are learned numbers above
     a floor: of dequantised levels the bound is finite anyway, of continuous data it is so by the floor alone.
 
-    The preset "paper" is that of 128×128 faces: there the maps within a residual step are those of its stage. The
+    The paper starts both at 1, of data in [-1, 1]; of data in [0, 1) codes would then drown in noise, and with few steps
+    collapse. The preset "paper" is that of 128×128 faces: there the maps within a residual step are those of its stage. The
     paper's last layer is tanh of data in [-1, 1]; this one is linear. For vectors all is fully connected.
 
     Args:
