@@ -183,11 +183,11 @@ def test_bounds_tighten_to_the_likelihood_by_quadrature():
                 for row in x
             ]
         )
-        bounds = [torch.stack([model.bound(x, samples=k) for _ in range(100)]).mean(0) for k in (1, 10, 1000)]
+        bounds = [torch.stack([model.bound(x, samples=k) for _ in range(60)]).mean(0) for k in (1, 10, 300)]
     for looser, tighter in itertools.pairwise([*bounds, exact]):
         assert (looser < tighter + 0.02).all()
     assert (bounds[0] < exact - 0.05).any()
-    close(bounds[2], exact, 0.1)
+    close(bounds[2], exact, 0.15)
 
 
 @pytest.mark.parametrize("prior", ["standard", "diagonal", "class"])

@@ -363,7 +363,7 @@ def test_the_classifier_of_the_i_resnet_paper_has_its_size():
     assert found == blocks + 2 * 256 + 256 * 10 + 10 + 2 * 16 * 32**2 == 4_905_946
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", FLOWS)
 def test_counting_needs_no_numbers(name):
     """`sizes` builds on the meta device."""
     for preset in CATALOGUE[name].presets:

@@ -532,7 +532,7 @@ def test_bad_options_are_told():
 
 def test_glow_without_a_density_is_refused(capsys, tmp_path):
     flags = ["--classes", "10", "--density-weight", "0", "--steps", "1", "--out", tmp_path / "run"]
-    assert "expects a model with a classifier" in refused(capsys, "train", "glow", *flags)
+    assert "expects a classifier beside" in refused(capsys, "train", "glow", *flags)
     assert not (tmp_path / "run").exists()
 
 

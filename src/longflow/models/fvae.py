@@ -47,9 +47,9 @@ def fvae(
     between squeezes, G its mirror, F is Glow with additive couplings and shuffles. σ1 and σ2 are learned numbers above
     a floor: of dequantised levels the bound is finite anyway, of continuous data it is so by the floor alone.
 
-    The paper starts both at 1, of data in [-1, 1]; of data in [0, 1) codes would then drown in noise, and with few steps
-    collapse. The preset "paper" is that of 128×128 faces: there the maps within a residual step are those of its stage. The
-    paper's last layer is tanh of data in [-1, 1]; this one is linear. For vectors all is fully connected.
+    The paper starts both at 1, of data in [-1, 1]; of data in [0, 1) codes would then drown in noise, and with few
+    steps collapse. The preset "paper" is that of 128×128 faces: there the maps within a residual step are those of its
+    stage. The paper's last layer is tanh; this one is linear. For vectors all is fully connected.
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
