@@ -509,5 +509,5 @@ def test_trained_by_command_every_command_of_latents_takes_it(tmp_path, capsys):
     assert scored["likelihood"] == "lower bound"
     assert scored["dequantiser"] is None
     assert 0 < scored["bits_per_dim"] < 1.3
-    assert set(scored["parts"]) == {"reconstruction", "kl"}
+    assert scored["parts"].keys() >= {"reconstruction", "kl"}
     assert main(["train", "nvae", "--out", run, "--steps", "40", "--resume"]) == 0
