@@ -21,6 +21,8 @@ from longflow.commands.interpolate import between
 from longflow.commands.neighbours import nearest
 from longflow.commands.watch import floors, warnings_of
 from longflow.distributions import (
+    Bernoulli,
+    Categorical,
     ClassNormal,
     Dequantised,
     DiagonalNormal,
@@ -327,8 +329,6 @@ def test_a_logistic_mixture_is_finite_far_away():
 
 
 def test_levels_likelihoods_against_torch():
-    from longflow.distributions import Bernoulli, Categorical
-
     context = torch.randn(4, 12, dtype=torch.float64)
     x = torch.randint(4, (4, 3)).double()
     logits = context.reshape(4, 4, 3).movedim(1, -1)
@@ -706,3 +706,59 @@ def test_diagnosis_adds_up(runs, capsys):
     assert "log n" in capsys.readouterr().out
     assert "normal posterior" in refused(capsys, "diagnose", runs / "grey")
     assert "standard normal prior" in refused(capsys, "diagnose", runs / "flow")
+
+
+# What a referee found
+
+
+def test_codes_of_a_mixture_are_its_centre_and_do_not_depend_on_other_rows():
+    torch.manual_seed(0)
+    model = longflow.build("vae", shape=(6,), posterior="mixture", components=3, latent=2, width=8)
+    x = torch.randn(5, 6)
+    assert torch.equal(model.encode(x), model.encode(x))
+    close(model.encode(x)[3:4], model.encode(x[3:4]), 1e-6)
+
+
+def test_draws_of_levels_stand_any_temperature():
+    torch.manual_seed(0)
+    logits = torch.linspace(-2, 2, 5, dtype=torch.float64).expand(20000, 5)
+    hot = Bernoulli((5,)).sample(20000, logits, 4.0).mean(0)
+    expected = torch.sigmoid(logits[0] / 4)
+    assert ((hot - expected).abs() < SIGMAS * 0.5 / math.sqrt(20000)).all()
+    mixture = LogisticMixture((3, 2, 2), 8, 5)
+    assert mixture.sample(2, torch.randn(2, *mixture.context_shape), torch.ones(3, 2, 2)).shape == (2, 3, 2, 2)
+
+
+def test_pseudo_inputs_are_of_the_levels_that_the_posterior_sees():
+    model = longflow.build("vae", shape=(64,), levels=256, likelihood="grey", prior="vamp", components=30)
+    seen = []
+    model.posterior.network.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    model.prior.sample(2)
+    assert 200 < seen[0].max() <= 255
+    assert seen[0].std() > 50
+
+
+def test_likelihoods_of_levels_look_at_all_values(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    np.save(tmp_path / "grey.npy", generator.random((300, 4)).astype(np.float32))
+    np.save(tmp_path / "wide.npy", generator.normal(size=(300, 4)).astype(np.float32))
+    given = ["train", "vae", "--likelihood"]
+    assert "0 and 1" in refused(capsys, *given, "bernoulli", "--data", tmp_path / "grey.npy")
+    flags = ["--data", tmp_path / "wide.npy", "--preprocess", "none"]
+    assert "in [0, 1]" in refused(capsys, *given, "grey", *flags)
+
+
+def test_importance_weights_are_refused_where_clusters_would_not_learn(capsys):
+    assert "clusters" in refused(capsys, "train", "clustervae", "--importance", 3)
+
+
+def test_small_numbers_of_events_are_told(runs, capsys):
+    assert "-n >= 2" in refused(capsys, "diagnose", runs / "normal", "-n", 0)
+
+
+def test_infomax_without_negatives_is_told_before_a_run_is_made(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32))
+    given = ["train", "infomax", "--data", tmp_path / "x.npy", "--out", tmp_path / "run"]
+    assert "2 rows" in refused(capsys, *given, "--batch", 1)
+    assert "--alpha" in refused(capsys, *given, "--alpha", 0)
+    assert not (tmp_path / "run").exists()

@@ -90,10 +90,14 @@ def configuration(
     per_epoch = max(1, dataset.sizes["train"] // recipe.batch)
     resolved = CATALOGUE[name].resolve(settings.preset, options)
     objective = _objective(name, objectives, settings)
-    if (objective or {}).get("importance", 1) > 1 and resolved.get("posterior") == "mixture":
+    if (objective or {}).get("importance", 1) > 1 and (
+        resolved.get("posterior") == "mixture" or "clusters" in resolved
+    ):
         raise UsageError(
-            "--importance expects another posterior than a mixture: its draws have no gradient in the mixture's weights"
+            "--importance expects neither a mixture as the posterior nor clusters: importance weights have no gradient"
+            " in the weights of the one, nor in what assigns the other"
         )
+    check_values(resolved, dataset)
     preprocess = settings.preprocess or _preprocessing(resolved, dataset)
     check_labels(resolved.get("classes", 0), dataset)
     if resolved.get("clusters", 0) > dataset.sizes["train"]:
@@ -146,17 +150,29 @@ def _objective(name: str, fields: Mapping[str, Any] | None, settings: Settings) 
 
 
 def _preprocessing(options: Mapping[str, Any], dataset: Dataset) -> str:
-    """Return the default first bijection; and raise UsageError for continuous data that a likelihood cannot take."""
+    """Return the default first bijection."""
+    if of_levels(options):
+        return "none"
+    return "standardise" if dataset.levels is None else "unit"
+
+
+def check_values(options: Mapping[str, Any], dataset: Dataset) -> None:
+    """Raise UsageError for continuous data that a likelihood of levels cannot take."""
     if not of_levels(options):
-        return "standardise" if dataset.levels is None else "unit"
-    if dataset.levels is None:
-        rows = dataset.split("train")
-        if rows.min() < 0 or rows.max() > 1:
-            raise UsageError(
-                f"a {options['likelihood']} likelihood expects values in [0, 1];"
-                f" {dataset.name} has {rows.min():g} to {rows.max():g}"
-            )
-    return "none"
+        return
+    if dataset.levels is not None:
+        return
+    rows = np.concatenate([dataset.splits[split].ravel() for split in dataset.splits])
+    if rows.min() < 0 or rows.max() > 1:
+        raise UsageError(
+            f"a {options['likelihood']} likelihood expects values in [0, 1];"
+            f" {dataset.name} has {rows.min():g} to {rows.max():g}"
+        )
+    if options["likelihood"] == "bernoulli" and not np.isin(rows, (0, 1)).all():
+        raise UsageError(
+            f"a bernoulli likelihood expects values 0 and 1; {dataset.name} has others (--likelihood grey is the"
+            " cross-entropy of grey values, which is no likelihood)"
+        )
 
 
 def classifier_alone(config: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from longflow.commands.configure import classifier_alone
 from longflow.data import Dataset
 from longflow.distributions import Dequantised, Hybrid
 from longflow.errors import UsageError
-from longflow.families import Coder, Representation
+from longflow.families import Coder, InfoMax, Representation
 from longflow.models import CATALOGUE
 from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.training.processes import world_size
@@ -25,6 +25,16 @@ def check_batches(model: torch.nn.Module, batch: int) -> None:
             f"normalisation of batches expects one process and at least 2 rows in a batch; {world_size()} process(es)"
             f" and batches of {batch} came"
         )
+
+
+def check_negatives(model: Coder, config: Mapping[str, Any]) -> None:
+    """Raise UsageError where InfoMax would have nothing to tell codes apart from, or no term that does so."""
+    if not isinstance(model, InfoMax):
+        return
+    if config["recipe"]["batch"] < 2:
+        raise UsageError("infomax expects at least 2 rows in a batch, which are each other's negatives; 1 came")
+    if model.place is None and not config["objective"]["alpha"]:
+        raise UsageError("infomax of vectors has no local term: it expects --alpha above 0")
 
 
 def check_classifier(model: Coder, config: Mapping[str, Any]) -> None:

@@ -143,7 +143,7 @@ def _round_trip(result: dict[str, Any]) -> str:
         return "none: there is no decoder"
     error = result["roundtrip_max_abs"]
     if error is None:
-        return "none: an autoencoder does not invert"
+        return "none: the model does not invert"
     return f"{error:.2g} (units of the stored data, {result['dtype']})"
 
 

@@ -97,7 +97,13 @@ def labels_of(model: Representation, dataset: Dataset, split: str, n: int) -> np
         return None
     if dataset.labels is None:
         raise UsageError(f"a classifier is measured on labels; {dataset.name} has none")
-    return dataset.labels[split][:n]
+    labels = dataset.labels[split][:n]
+    if len(labels) and (labels.min() < 0 or labels.max() >= model.predicts):
+        raise UsageError(
+            f"a classifier of {model.predicts} classes expects labels 0 to {model.predicts - 1};"
+            f" {dataset.name} has {labels.min()} to {labels.max()}"
+        )
+    return labels
 
 
 def terms_of(model: Representation, rows: np.ndarray, labels: np.ndarray | None, seed: int) -> dict[str, float]:

@@ -38,31 +38,30 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
     def tensor(points: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(points).to(like)
 
+    padded = model.latent_shape != model.shape
+    drawn = draw(model, 2000, 1.0, seed=0)
+    samples = Picture(
+        png=figures.scatter(drawn, columns=dataset.columns or (), reference=test[:2000]),
+        caption="Test data, and samples at temperature 1.",
+    )
+    if model.likelihood == "none":
+        return [Section(title="Samples", text="What the model dreams.", pictures=(samples,))]
     axes = [np.linspace(low[k], high[k], PLANE_CELLS) for k in range(2)]
     cells = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
-    padded = model.latent_shape != model.shape
+    exact = model.likelihood == "exact"
     with torch.inference_mode():
-        heat = (
-            model.bound(tensor(cells), samples=1 if model.likelihood == "exact" else 20)
-            .cpu()
-            .numpy()
-            .reshape(PLANE_CELLS, PLANE_CELLS)
-        )
-    drawn = draw(model, 2000, 1.0, seed=0)
+        heat = model.bound(tensor(cells), samples=1 if exact else 20).cpu().numpy()
     density = Section(
         title="Density",
-        text="The density that the flow has learnt, and what it dreams.",
+        text="The density that the model has learnt, and what it dreams.",
         pictures=(
             Picture(
-                png=figures.density(heat, extent=extent, columns=dataset.columns or ("x1", "x2")),
-                caption="A lower bound of p(x), by 20 draws."
-                if model.likelihood != "exact"
-                else "p(x), of integral 1 over the whole plane.",
+                png=figures.density(
+                    heat.reshape(PLANE_CELLS, PLANE_CELLS), extent=extent, columns=dataset.columns or ("x1", "x2")
+                ),
+                caption="p(x), of integral 1 over the whole plane." if exact else "A lower bound of p(x), by 20 draws.",
             ),
-            Picture(
-                png=figures.scatter(drawn, columns=dataset.columns or (), reference=test[:2000]),
-                caption="Test data, and samples at temperature 1.",
-            ),
+            samples,
         ),
     )
     if padded or not isinstance(model.density, Flow):

@@ -14,7 +14,14 @@ from longflow.adaptive import has_statistics
 from longflow.bijections import adapt, settle
 from longflow.commands.configure import Settings, classifier_alone, configuration, default_out
 from longflow.commands.evaluate import classified, log_likelihoods
-from longflow.commands.prepare import check_batches, check_classifier, classes_of, fit_units, objective_of
+from longflow.commands.prepare import (
+    check_batches,
+    check_classifier,
+    check_negatives,
+    classes_of,
+    fit_units,
+    objective_of,
+)
 from longflow.commands.progress import Bar, names_of
 from longflow.commands.represent import silent, validated
 from longflow.commands.rows import fixed_draws
@@ -75,6 +82,7 @@ def train_run(
         run = Run(settings.out or default_out(name, settings.data))
         check_batches(model, recipe.batch)
         check_classifier(model, config)
+        check_negatives(model, config)
         agreed(rank, lambda: _open(run, config, resume=settings.resume))
         trainer = Trainer(run, config, dataset, model.to(device), rank)
         if settings.resume and run.checkpoint_file.is_file():

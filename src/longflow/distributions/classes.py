@@ -126,14 +126,14 @@ class ClusterNormal(Noise):
         self.check_events(x, context)
         if context is None:
             return torch.logsumexp(self.elementwise(x).sum(2), 1) - math.log(self.classes)
-        return total(-0.5 * (x - self.loc[context]).square()) - self.dims * HALF_LOG_2PI
+        return total(-0.5 * (x - self.loc[context.long()]).square()) - self.dims * HALF_LOG_2PI
 
     def elementwise(self, z: Tensor) -> Tensor:
         """Return log p(z_j | y) of each number j and each cluster y, (B, K, D)."""
         return -0.5 * (z.unsqueeze(1) - self.loc).square().flatten(2) - HALF_LOG_2PI
 
     def normal_moments(self, context: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        return None if context is None else (self.loc[context], self.anchor)
+        return None if context is None else (self.loc[context.long()], self.anchor)
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         y = torch.randint(self.classes, (n,), device=self.anchor.device) if context is None else context.long()

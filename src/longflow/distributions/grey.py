@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longflow.distributions.distribution import Case, Temperature, total
-from longflow.distributions.parametric import Parametric, given
+from longflow.distributions.parametric import Parametric, given, gumbel
 from longflow.errors import UsageError
 
 LEAST_LOG_SCALE = -7.0
@@ -27,9 +27,9 @@ class Bernoulli(Parametric):
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
-        mean = torch.sigmoid(given(context))
-        centre = (mean > 0.5).to(mean)
-        return torch.bernoulli(centre + temperature * (mean - centre))
+        logits = given(context)
+        noise = torch.logit(torch.rand_like(logits), eps=torch.finfo(logits.dtype).tiny)
+        return (logits + temperature * noise > 0).to(logits)
 
     def mean(self, context: Tensor) -> Tensor:
         return torch.sigmoid(context)
@@ -88,9 +88,8 @@ class Categorical(Parametric):
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
         logits = self._logits(given(context))
-        noise = -torch.log(-torch.log(torch.rand_like(logits).clamp_min(torch.finfo(logits.dtype).tiny)))
         scale = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
-        return (logits + scale * noise).argmax(-1).to(logits)
+        return (logits + scale * gumbel(logits)).argmax(-1).to(logits)
 
     def mean(self, context: Tensor) -> Tensor:
         p = self._logits(context).softmax(-1)
@@ -133,8 +132,8 @@ class LogisticMixture(Parametric):
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
         log_weights, loc, log_scale, coefficients = self._split(given(context))
-        uniform = torch.rand_like(log_weights).clamp_min(torch.finfo(log_weights.dtype).tiny)
-        k = (log_weights - temperature * torch.log(-torch.log(uniform))).argmax(1, keepdim=True)
+        shared = temperature.double().mean().to(log_weights) if isinstance(temperature, Tensor) else temperature
+        k = (log_weights + shared * gumbel(log_weights)).argmax(1, keepdim=True)
         if self.coupled:
             k = k.unsqueeze(2)
 

@@ -189,7 +189,8 @@ class NormalMixture(Parametric):
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
         log_weights, loc, log_scale = self._split(given(context))
-        k = torch.multinomial(log_weights.exp(), 1)[:, 0] if n else log_weights.new_zeros(0).long()
+        shared = temperature.double().mean().to(log_weights) if isinstance(temperature, Tensor) else temperature
+        k = (log_weights + shared * gumbel(log_weights)).argmax(1)
         rows = torch.arange(n, device=k.device)
         return loc[rows, k] + temperature * log_scale[rows, k].exp() * torch.randn_like(loc[rows, k])
 
@@ -209,6 +210,11 @@ class NormalMixture(Parametric):
         yield Case(
             cls((2,), 2), context=torch.tensor([0.3, 0.1, -0.7, 0.5, 1.0, -1.0, -0.5, 0.7, 0.2, -0.4, 0.1, -0.2])
         )
+
+
+def gumbel(like: Tensor) -> Tensor:
+    """Draw standard Gumbel noise of a tensor's shape: added to log-weights, the largest is a draw by the weights."""
+    return -torch.log(-torch.log(torch.rand_like(like).clamp_min(torch.finfo(like.dtype).tiny)))
 
 
 def check_floor(floor: float) -> float:

@@ -15,21 +15,22 @@ class VampPrior(Noise):
     """p(z) = 1/K Σ_k q(z | u_k) with learned pseudo-inputs u_k (Tomczak & Welling 2018).
 
     The posterior q belongs to the autoencoder, which trains it; here it is only referred to. Pseudo-inputs are of the
-    shape and in the units that the posterior's network sees, and start at `low` + (`high` - `low`) U[0, 1).
+    shape that the posterior's network sees, in units of `scale` (for levels, the largest): they start at U[0, 1), and
+    what is learned is of the order of 1 whatever the units.
     """
 
-    def __init__(self, posterior: Given, components: int, *, low: float = 0.0, high: float = 1.0) -> None:
+    def __init__(self, posterior: Given, components: int, *, scale: float = 1.0) -> None:
         super().__init__(posterior.shape)
         if components < 1:
             raise UsageError(f"VampPrior expects at least 1 component; {components} came")
         self.components = components
         inputs = posterior.context_shape or ()
-        self.inputs = nn.Parameter(low + (high - low) * torch.rand(components, *inputs))
+        self.inputs, self.scale = nn.Parameter(torch.rand(components, *inputs)), scale
         self._owner = (posterior,)
 
     def _parameters_of(self) -> Tensor:
         """Return the parameters of the K posteriors, (K, ...)."""
-        return self._owner[0].network(self.inputs)
+        return self._owner[0].network(self.scale * self.inputs)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)

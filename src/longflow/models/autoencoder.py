@@ -160,20 +160,29 @@ def likelihood_of(decoder: str, model: str, kind: str, coders: Coders, latent: i
 
 
 def prior_of(
-    kind: str, latent: int, posterior: Given, *, components: int, width: int, classes: int = 0
+    kind: str,
+    latent: int,
+    posterior: Given,
+    *,
+    components: int,
+    width: int,
+    classes: int = 0,
+    levels: int | None = None,
 ) -> Noise | Flow:
-    """Return p(z) of a kind: standard normal (with classes, a normal for each), mixture, flow or VampPrior."""
+    """Return p(z) of a kind: standard normal (with classes, a normal for each), mixture, flow or VampPrior.
+
+    `levels` are those that the posterior sees, None for values of the order of 1.
+    """
     choose("prior", kind, PRIORS)
     if classes:
         if kind != "normal":
             raise UsageError(f"classes expect the prior 'normal'; '{kind}' came")
-
         return ClassNormal((latent,), torch.arange(latent)[:, None], classes)
     makers: dict[str, Callable[[], Noise | Flow]] = {
         "normal": lambda: StandardNormal((latent,)),
         "mixture": lambda: GaussianMixture((latent,), components),
         "flow": lambda: _flow(latent, width),
-        "vamp": lambda: VampPrior(posterior, components),
+        "vamp": lambda: VampPrior(posterior, components, scale=(levels or 2) - 1.0),
     }
     return makers[kind]()
 

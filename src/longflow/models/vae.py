@@ -55,5 +55,5 @@ def vae(
     coders = Coders(shape=shape, network=network, width=width, depth=depth)
     p_x = observed("vae", likelihood, shape, levels, scale=scale, floor=floor, components=components)
     q = posterior_of(posterior, coders, latent, p_x, components)
-    p_z = prior_of(prior, latent, q, components=components, width=width)
+    p_z = prior_of(prior, latent, q, components=components, width=width, levels=p_x.levels)
     return VAE(p_z, q, likelihood_of(decoder, "vae", likelihood, coders, latent, p_x))
