@@ -124,7 +124,8 @@ def train(given: list[str]) -> int:
     own = [f for f in fields_of(model.builder) if f[0] not in ("shape", "levels", "context")]
     aims = fields_of(model.objective) if model.objective else []
     fields = [*fields_of(Settings), *own, *aims, *fields_of(Recipe), JSON_FIELD]
-    about = (inspect.getdoc(model.builder) or "").split("\n\nArgs:")[0] + f"\n\nPresets: {', '.join(model.presets)}."
+    presets = ", ".join(model.presets) or "none"
+    about = (inspect.getdoc(model.builder) or "").split("\n\nArgs:")[0] + f"\n\nPresets: {presets}."
     flags = parse(_with_saved(fields, name, given[1:]), given[1:], f"train {name}", about)
     options = _options_given(model, flags, own, given[1:])
     settings = Settings(**{f.name: flags[f.name] for f in dataclasses.fields(Settings)})

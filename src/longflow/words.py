@@ -116,7 +116,7 @@ def _parts_words(result: Result) -> str:
         return ""
     parts = result["parts"]
     told = f"; of one draw: reconstruction {parts['reconstruction']:.3f}, KL {parts['kl']:.3f} nats"
-    told += f", {parts['used']} of {parts['groups']} numbers of the code used" if "used" in parts else ""
+    told += f", {parts['used']} of {parts['groups']} parts of the code used" if "used" in parts else ""
     return told + ("; a learned deviation is at its floor" if result.get("at_floor") else "")
 
 
@@ -194,8 +194,8 @@ def quality_words(result: Result) -> str:
     """Return, for each space of features, a line for each measure: samples beside the floor; then nearest rows."""
     near, lost = result["nearest_training_row"], result["not_finite"]
     lines = [
-        f"{result['model']} at temperature {result['temperature']:g}: {result['n']:,} samples against as many test"
-        f" events of {result['data']}; floor: as many training rows (none of this is an FID)"
+        f"{result['model']} at temperature {result['temperature']:g}: {result['n']:,} {result['measured']} against as many"
+        f" test events of {result['data']}; floor: as many training rows (none of this is an FID)"
     ]
     for space in result["features"]:
         lines += _space_words(space)

@@ -45,7 +45,10 @@ def diagnose(
     folder, model = open_model(run, device)
     density = model.density
     if not isinstance(density, VAE) or not isinstance(density.prior, StandardNormal):
-        raise UsageError(f"diagnose expects an autoencoder with a standard normal prior; {folder} holds another model")
+        raise UsageError(
+            f"diagnose expects an autoencoder with a standard normal prior (vae, bnvae); {folder} holds a"
+            f" {folder.config()['model']}"
+        )
     if (n is not None and n < 2) or draws < 2:
         raise UsageError(f"expected -n >= 2 and --draws >= 2; {n} and {draws} came")
     rows = dataset_of(folder, data).split(split)[: MOST if n is None else n]

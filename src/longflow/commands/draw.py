@@ -48,7 +48,8 @@ def sample(
 ) -> dict[str, Any]:
     """Draw n events at each temperature and write them; several temperatures side by side in one picture.
 
-    Of an autoencoder they are the means of p(x | z) for codes z that are drawn, unless --noise is given.
+    Pictures of an autoencoder are the means of p(x | z) for codes z that are drawn, unless --noise is given; all else
+    is drawn from p(x | z).
 
     Args:
         run: A run directory.
@@ -76,7 +77,7 @@ def sample(
     mark = [f"{kind}{t:g}" for t in asked] + ([f"label{label}"] if label is not None else [])
     path = output_path(folder, config, "-".join(["sample", *mark, f"seed{seed}"]), out)
     temperatures = [scale_temperatures(model, scale_temperature)] if scale_temperature else list(temperature)
-    drawn = [draw(model, n, t, seed, labels, noise=noise) for t in temperatures]
+    drawn = [draw(model, n, t, seed, labels, noise=noise or kind_of(config) != "picture") for t in temperatures]
     pictured = path.suffix == ".png" and kind_of(config) == "picture"
     if len(drawn) > 1 and not pictured:
         raise UsageError(f"expected one temperature for {path.suffix}; several are for pictures of images")

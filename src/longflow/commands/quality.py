@@ -21,6 +21,7 @@ def quality(
     *,
     n: int | None = None,
     temperature: float = 1.0,
+    noise: bool = False,
     extractor: Literal["auto", "classifier", "random", "pca", "inception"] = "auto",
     seed: int = 0,
     cache: str | None = None,
@@ -37,6 +38,7 @@ def quality(
         run: A run directory.
         n: Samples, test rows and training rows; by default as many as there are test rows, at most 2,000.
         temperature: It multiplies the latent noise; 1 is the model.
+        noise: Measure draws from an autoencoder's p(x | z), not its means, which are what `sample` shows.
         extractor: Features: of a small classifier, trained on the data's labels once, and of random convolutions (auto
             takes both, for pictures), or principal components (auto, for all else); or Inception's, where
             torch-fidelity and its weights are installed.
@@ -52,7 +54,7 @@ def quality(
     kinds = likely_kinds(source) if extractor == "auto" else (extractor,)
     kept, place = Path(cache) if cache else home("extractors"), next(model.parameters()).device
     made = [extractor_of(source, kind, kept, device=place) for kind in kinds]
-    drawn = draw(model, count, temperature, seed, labels_to_draw(model, None, count))
+    drawn = draw(model, count, temperature, seed, labels_to_draw(model, None, count), noise=noise)
     samples = drawn[np.isfinite(drawn).reshape(count, -1).all(1)]
     if len(samples) < LEAST_ROWS:
         raise UsageError(f"{count - len(samples)} of {count} samples are not finite: too few are left to measure")
@@ -64,6 +66,7 @@ def quality(
         "data": dataset.name,
         "data_sha256": dataset.sha256,
         "temperature": temperature,
+        "measured": "samples" if noise or model.invertible else "means of p(x | z)",
         "seed": seed,
         "n": len(samples),
         "not_finite": count - len(samples),

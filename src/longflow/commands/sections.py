@@ -39,7 +39,7 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
         return torch.as_tensor(points).to(like)
 
     padded = model.latent_shape != model.shape
-    drawn = draw(model, 2000, 1.0, seed=0)
+    drawn = draw(model, 2000, 1.0, seed=0, noise=True)
     samples = Picture(
         png=figures.scatter(drawn, columns=dataset.columns or (), reference=test[:2000]),
         caption="Test data, and samples at temperature 1.",
@@ -100,7 +100,7 @@ def thinned(steps: list[Step]) -> list[tuple[int, Step]]:
 
 def table_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
     """Return samples beside test data."""
-    drawn = draw(model, 2000, 1.0, seed=0).reshape(2000, prod(dataset.shape))
+    drawn = draw(model, 2000, 1.0, seed=0, noise=True).reshape(2000, prod(dataset.shape))
     test = dataset.split("test")[:2000].reshape(-1, prod(dataset.shape))
     picture = figures.scatter(drawn, columns=dataset.columns or (), reference=test)
     return [

@@ -275,8 +275,8 @@ class Trainer:
         return {f"validation_{name}": value for name, value in parts.items()}
 
     def _warn(self, lines: list[str]) -> None:
-        """Say what is wrong, once each, after a quarter of the run."""
-        early = self.state.step < self.config["steps"] / 4
+        """Say what is wrong, once each, after half of the run."""
+        early = self.state.step < self.config["steps"] / 2
         for told in [] if early or self.rank else lines:
             if told.split(":")[0] not in self.log["warned"]:
                 self.log["warned"].append(told.split(":")[0])

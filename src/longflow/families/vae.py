@@ -96,6 +96,7 @@ class VAE(Autoencoder):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latents to the mean of p(x | z), in data units: of levels it need not be a whole number."""
+        self.check_events(z, None, self.latent_shape)
         return self.first.inverse(self.observation.mean(self._inner(z)))[0]
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
