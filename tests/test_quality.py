@@ -460,8 +460,8 @@ def test_the_command_says_how_many_rows_there_are(digits, tmp_path):
 
 
 def test_samples_that_are_not_finite_are_counted(digits, tmp_path, monkeypatch):
-    def broken(*arguments):
-        drawn = draw(*arguments)
+    def broken(*arguments, **options):
+        drawn = draw(*arguments, **options)
         drawn[:7] = np.nan
         return drawn
 

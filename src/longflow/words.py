@@ -194,8 +194,8 @@ def quality_words(result: Result) -> str:
     """Return, for each space of features, a line for each measure: samples beside the floor; then nearest rows."""
     near, lost = result["nearest_training_row"], result["not_finite"]
     lines = [
-        f"{result['model']} at temperature {result['temperature']:g}: {result['n']:,} {result['measured']} against as many"
-        f" test events of {result['data']}; floor: as many training rows (none of this is an FID)"
+        f"{result['model']} at temperature {result['temperature']:g}: {result['n']:,} {result['measured']} against as"
+        f" many test events of {result['data']}; floor: as many training rows (none of this is an FID)"
     ]
     for space in result["features"]:
         lines += _space_words(space)
