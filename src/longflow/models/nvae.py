@@ -54,6 +54,10 @@ def nvae(
     whose sides do not divide by 2^(halvings + scales - 1) get a frame of noughts, which the decoder's are cut of, as
     the paper's 28×28 digits do (to 32×32).
 
+    By default scales are learned (ActNorm) and rows do not meet. The paper's batch statistics (`--norm batch`) are
+    taken from training rows, under posteriors, for sampling too, where the paper takes them anew at each temperature;
+    small models did worse with them. Without balancing the coarse groups die.
+
     The preset "mnist" has the sizes of the paper's MNIST model (its code's flags); its training, which these presets
     cannot hold, took 400 epochs with a batch of 400, Adamax of 1e-2, and `--regularisation 0.01`.
 
