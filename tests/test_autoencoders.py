@@ -762,3 +762,13 @@ def test_infomax_without_negatives_is_told_before_a_run_is_made(tmp_path, capsys
     assert "2 rows" in refused(capsys, *given, "--batch", 1)
     assert "--alpha" in refused(capsys, *given, "--alpha", 0)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "grey", "categorical", "logistic"])
+def test_models_of_levels_refuse_what_is_none(likelihood):
+    model = longflow.build("vae", shape=(6,), levels=2, likelihood=likelihood, latent=2, width=8, components=2)
+    for x in (torch.full((2, 6), 1.5), torch.full((2, 6), -0.1), torch.full((2, 6), math.nan)):
+        with pytest.raises(UsageError, match="levels 0 to 1"):
+            model.log_prob(x)
+    with pytest.raises(UsageError, match="events of shape"):
+        model.decode(torch.randn(3, 5))

@@ -14,7 +14,18 @@ LEAST_LOG_SCALE = -7.0
 """Of a logistic, in units of half of the range: a hundredth of a bin of 256 levels."""
 
 
-class Bernoulli(Parametric):
+class OfLevels(Parametric):
+    """A distribution of levels, which says so of others: their masses would be numbers without a meaning."""
+
+    levels: int
+
+    def check_events(self, x: Tensor, context: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
+        super().check_events(x, context, shape)
+        if x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= self.levels - 1):
+            raise UsageError(f"expected levels 0 to {self.levels - 1}; {float(x.min()):g} to {float(x.max()):g} came")
+
+
+class Bernoulli(OfLevels):
     """Independent numbers 0 or 1, logits from the context: log P(x) = Σ x l - softplus(l)."""
 
     levels = 2
@@ -54,7 +65,9 @@ class GreyBernoulli(Bernoulli):
         self.levels = check_levels(levels)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return super().log_prob(x / (self.levels - 1), context)
+        self.check_events(x, context)
+        logits, y = given(context), x / (self.levels - 1)
+        return total(y * logits - F.softplus(logits))
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return super().sample(n, context, temperature) * (self.levels - 1)
@@ -67,7 +80,7 @@ class GreyBernoulli(Bernoulli):
         yield Case(cls((2,), 2), box=(0, 2), context=torch.tensor([0.3, -1.2]))
 
 
-class Categorical(Parametric):
+class Categorical(OfLevels):
     """Independent levels 0..L-1, L logits for each number of an event."""
 
     levels: int
@@ -100,7 +113,7 @@ class Categorical(Parametric):
         yield Case(cls((2,), 4), box=(0, 4), context=torch.tensor([0.3, -1.2, 0.5, 2.0, -0.3, 0.1, 0.2, 1.0]))
 
 
-class LogisticMixture(Parametric):
+class LogisticMixture(OfLevels):
     """A mixture of logistics for each pixel, its mass in the bins of levels 0..L-1 (Salimans et al. 2017, PixelCNN++).
 
     P(x) = Σ_k w_k Π_c [σ((x_c + ½ - μ)/s) - σ((x_c - ½ - μ)/s)], the outermost bins with all that lies beyond. The
