@@ -483,7 +483,7 @@ def runs(tmp_path_factory):
         "grey": ["vae", "--likelihood", "grey", "--posterior", "flow", "--free-bits", "0.1"],
         "binary": ["vae", "--levels", "2", "--likelihood", "bernoulli", "--prior", "vamp"],
         "classes": ["cvae", "--latent", "2"],
-        "flow": ["fvae", "--layers", "1", "--depth", "1", "--maps", "8"],
+        "flow": ["fvae", "--layers", "1", "--depth", "1", "--maps", "8", "--halvings", "1"],
     }
     for name, given in made.items():
         assert main(["train", *given, *QUICK, "--out", str(folder / name)]) == 0
@@ -554,6 +554,7 @@ def test_samples_are_means_unless_noise_is_asked_for(runs):
 def test_commands_refuse_what_an_autoencoder_cannot(runs, capsys):
     assert "what is invertible" in refused(capsys, "check", runs / "normal")
     assert "climbs a density" in refused(capsys, "inpaint", runs / "flow")
+    assert "has one" in refused(capsys, "resample", runs / "normal")
     assert "density-weight" in refused(capsys, "train", "vae", "--noise", 0, 1)
     assert "expects 'none'" in refused(capsys, "train", "vae", "--likelihood", "logistic", "--preprocess", "unit")
     assert "2 levels" in refused(capsys, "train", "vae", "--likelihood", "bernoulli")

@@ -53,6 +53,10 @@ def resample(
     for name, value in (("-n", n), ("--draws", draws)):
         if value < 1:
             raise UsageError(f"expected {name} >= 1; {value} came")
+    if model.scale_count == 1:
+        raise UsageError(
+            f"resample keeps some scales; the latent of {folder} has one, and nothing would be kept (sample)"
+        )
     rows = dataset_of(folder, data).split(split)[:n]
     named = "-".join(["resample", *map(str, scales), f"T{temperature:g}", split, f"seed{seed}"])
     path = output_path(folder, config, named, out)
