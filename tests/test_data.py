@@ -279,12 +279,12 @@ TRAIN_IMAGES = IDX["train-images-idx3-ubyte"]
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (gzip.compress(TRAIN_IMAGES)[:-400], "cannot be read"),
+        (gzip.compress(TRAIN_IMAGES, mtime=0)[:-400], "cannot be read"),
         (b"\x1f\x8b" + b"damaged" * 20, "cannot be read"),
-        (gzip.compress(TRAIN_IMAGES[:-1]), "is damaged"),
-        (gzip.compress(TRAIN_IMAGES + b"0"), "is damaged"),
-        (gzip.compress(IDX["train-labels-idx1-ubyte"]), "is not an IDX file"),
-        (gzip.compress(IDX["t10k-images-idx3-ubyte"]), "is not an IDX file of bytes (20, 28, 28)"),
+        (gzip.compress(TRAIN_IMAGES[:-1], mtime=0), "is damaged"),
+        (gzip.compress(TRAIN_IMAGES + b"0", mtime=0), "is damaged"),
+        (gzip.compress(IDX["train-labels-idx1-ubyte"], mtime=0), "is not an IDX file"),
+        (gzip.compress(IDX["t10k-images-idx3-ubyte"], mtime=0), "is not an IDX file of bytes (20, 28, 28)"),
         (b"\0\0", "is not an IDX file"),
         (b"", "is not an IDX file"),
     ],
