@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from doors import answer, refused
 from tolerances import SIGMAS, close
 from torch import nn
 from torch.distributions import Categorical as TorchCategorical
@@ -489,20 +490,6 @@ def runs(tmp_path_factory):
         assert main(["train", *given, *QUICK, "--out", str(folder / name)]) == 0
     assert main(["train", "vae", "--data", "two-moons", "--latent", "2", *QUICK, "--out", str(folder / "moons")]) == 0
     return folder
-
-
-def answer(capsys, *arguments, status=0):
-    capsys.readouterr()
-    assert main([*map(str, arguments), "--json"]) == status
-    return json.loads(capsys.readouterr().out)
-
-
-def refused(capsys, *arguments):
-    capsys.readouterr()
-    assert main([*map(str, arguments)]) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    return told
 
 
 def test_evaluation_tells_the_bound_and_its_parts(runs, capsys):

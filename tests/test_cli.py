@@ -16,6 +16,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from doors import answer
 from PIL import Image
 
 import longflow
@@ -53,13 +54,6 @@ def runs(tmp_path_factory):
 def said(capsys):
     captured = capsys.readouterr()
     return captured.out, captured.err
-
-
-def answer(capsys, *arguments):
-    assert main([*map(str, arguments), "--json"]) == 0
-    out, _ = said(capsys)
-    assert out.count("\n") == 1
-    return json.loads(out)
 
 
 def width(found):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from doors import answer
 from safetensors.torch import load_file, save_file
 
 import longflow
@@ -14,11 +15,6 @@ from longflow.cli import main
 from longflow.commands.scales import redrawn
 
 ROWS = {"train": 150, "test": 40}
-
-
-def answer(capsys, *arguments):
-    assert main([*map(str, arguments), "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def table(rows, names, path):

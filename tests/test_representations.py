@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from doors import answer, refused
 from PIL import Image
 from tolerances import SIGMAS, close
 from torch import nn
@@ -535,20 +536,6 @@ def runs(tmp_path_factory):
     for name, given in made.items():
         assert main(["train", *given, *QUICK, "--out", str(folder / name)]) == 0
     return folder
-
-
-def answer(capsys, *arguments, status=0):
-    capsys.readouterr()
-    assert main([*map(str, arguments), "--json"]) == status
-    return json.loads(capsys.readouterr().out)
-
-
-def refused(capsys, *arguments):
-    capsys.readouterr()
-    assert main([*map(str, arguments)]) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    return told
 
 
 def test_evaluation_of_a_bottleneck(runs, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from doors import answer, refused
 from safetensors.torch import load_file, save_file
 from tolerances import close
 
@@ -42,20 +43,6 @@ def runs(tmp_path_factory):
     steep = ["--steps", "10", "--lr", "3e-2", "--warmup", "0", "--ema", "0", "--width", "16", "--head", "batch"]
     assert main(["train", "iresnet", "--density-weight", "0", "--out", str(folder / "steep"), *hybrid, *steep]) == 0
     return folder
-
-
-def answer(capsys, *arguments, status=0):
-    capsys.readouterr()
-    assert main([*map(str, arguments), "--json"]) == status
-    return json.loads(capsys.readouterr().out)
-
-
-def refused(capsys, *arguments):
-    capsys.readouterr()
-    assert main([*map(str, arguments)]) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    return told
 
 
 def test_small_events_are_exact(runs, capsys):
