@@ -3,6 +3,7 @@
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,10 +44,21 @@ def weight_of(model):
     return weight
 
 
+def witnessed(model, x):
+    """What one draw says, with the code that was drawn and log q(z | x) - log p(z): the same seed draws the same."""
+    torch.manual_seed(5)
+    found = model.draw(x)
+    torch.manual_seed(5)
+    z = model.posterior.sample(len(x), x)
+    torch.manual_seed(5)
+    log_ratio = found.reconstruction - model.log_weight(x)
+    return SimpleNamespace(z=z, reconstruction=found.reconstruction, divergence=found.divergence, log_ratio=log_ratio)
+
+
 def drawn(model, rows=6):
     """Data, and what the model says of one draw of their codes, with the moments and the noise of that draw."""
     x = torch.rand(rows, 4, dtype=torch.float64)
-    found = model.draw(x)
+    found = witnessed(model, x)
     loc, log_scale = model.code(x)
     return x, found, loc, log_scale, (found.z - loc) / log_scale.exp()
 

@@ -33,15 +33,16 @@ class ClusterVAE(VAE):
             raise UsageError(f"clusters expect a normal posterior; {type(posterior.distribution).__name__} came")
         self.assigner = assigner
 
-    def divergence(self, parameters: Tensor, z: Tensor, log_ratio: Tensor, context: Tensor | None) -> Tensor:
+    def divergence(self, parameters: Tensor, z: Tensor, log_q: Tensor, share: Tensor, context: Tensor | None) -> Tensor:
         """Return the divergence of each number of the code, and last that of the cluster, (B, D + 1)."""
         if context is not None:
-            return super().divergence(parameters, z, log_ratio, context)
-        log_q = self._log_memberships(z)
-        q = log_q.exp()
-        expected = (q.unsqueeze(2) * self.prior.elementwise(z)).sum(1)
-        of_cluster = total(q * log_q) + math.log(self.prior.classes)
-        return torch.cat((self._log_posterior(z, parameters) - expected, of_cluster[:, None]), 1)
+            return super().divergence(parameters, z, log_q, share, context)
+        (code,) = z
+        log_y = self._log_memberships(code)
+        y = log_y.exp()
+        expected = (y.unsqueeze(2) * self.prior.elementwise(code)).sum(1)
+        of_cluster = total(y * log_y) + math.log(self.prior.classes)
+        return torch.cat((self._log_posterior(code, parameters) - expected, of_cluster[:, None]), 1)
 
     def memberships(self, z: Tensor) -> Tensor:
         """Return q(y | z) of codes z, (B, K): the probability of each cluster."""

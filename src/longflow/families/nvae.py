@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from longflow.distributions import Bernoulli, Case, StandardNormal, Temperature
+from longflow.distributions import Bernoulli, Case, StandardNormal
 from longflow.distributions.distribution import total
 from longflow.distributions.parametric import Parametric, divergence_of_normals
 from longflow.errors import UsageError
@@ -64,7 +64,7 @@ class NVAE(Autoencoder):
 
     def __init__(self, encoder: nn.Module, decoder: TopDown, crop: nn.Module, observation: Parametric) -> None:
         super().__init__(observation)
-        self.encoder, self.decoder, self.crop, self.observation = encoder, decoder, crop, observation
+        self.encoder, self.decoder, self.crop = encoder, decoder, crop
         self.base = StandardNormal((sum(decoder.sizes),))
         self.register_buffer("alpha", _balance([group.scale for group in decoder.steps]), persistent=False)
 
@@ -93,34 +93,26 @@ class NVAE(Autoencoder):
         return steps, self.crop(self.decoder(len(y), choose))
 
     def draw(self, x: Tensor, context: Tensor | None = None) -> Draw:
+        steps, reconstruction = self._reconstructed(x, context)
+        return Draw(reconstruction, torch.stack([step.divergence for step in steps], 1))
+
+    def log_weight(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        steps, reconstruction = self._reconstructed(x, context)
+        return reconstruction - torch.stack([step.log_ratio for step in steps], 1).sum(1)
+
+    def _reconstructed(self, x: Tensor, context: Tensor | None) -> tuple[list[Step], Tensor]:
+        """Return what is found of each group for a draw of all, and log p(x | z), (B,)."""
         self.check_events(x, context)
         y, gain = self.first(x)
         steps, parameters = self.infer(y)
-        divergence = torch.stack([step.divergence for step in steps], 1)
-        log_ratio = torch.stack([step.log_ratio for step in steps], 1).sum(1)
-        return Draw(_flat(steps), self.observation.log_prob(y, parameters) + gain, divergence, log_ratio)
+        return steps, self.observation.log_prob(y, parameters) + gain
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
         return _flat(self.infer(self.first(x)[0], 0.0)[0])
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map noise to the mean of p(x | z), in data units: of levels it need not be a whole number."""
-        return self.first.inverse(self.observation.mean(self.parameters_of(z)))[0]
-
-    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
-        """Draw each group from its prior, and then an event from p(x | z), each with its noise times the temperature.
-
-        Where temperatures are those of the latent's numbers, p(x | z) has its own.
-        """
-        self.check_draw(n, context, temperature)
-        parameters = self.parameters_of(self.base.sample(n, None, temperature))
-        own = 1.0 if isinstance(temperature, Tensor) else temperature
-        return self.first.inverse(self.observation.sample(n, parameters, own))[0]
-
-    def parameters_of(self, z: Tensor) -> Tensor:
+    def condition(self, z: Tensor) -> Tensor:
         """Return the parameters of p(x | z), (B, *observation.context_shape), of noise z, (B, *latent_shape)."""
-        self.check_events(z, None, self.latent_shape)
         parts = z.split(self.decoder.sizes, 1)
 
         def choose(index: int, group: Group, h: Tensor) -> Tensor:

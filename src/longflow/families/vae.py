@@ -12,7 +12,6 @@ from longflow.distributions import (
     Noise,
     Normal,
     StandardNormal,
-    Temperature,
 )
 from longflow.distributions.parametric import EqualNormal, Parametric
 from longflow.errors import UsageError
@@ -39,7 +38,7 @@ class VAE(Autoencoder):
         ):
             if wanted != came:
                 raise UsageError(f"the {name} expects {wanted}; {came} came")
-        self.prior, self.posterior, self.observation = prior, posterior, likelihood
+        self.prior, self.posterior = prior, posterior
         self.context_shape = prior.context_shape
 
     @property
@@ -57,9 +56,8 @@ class VAE(Autoencoder):
         posterior = self.posterior.distribution
         z, log_q, share = posterior.stratified(len(x), parameters)
         reconstruction = torch.stack([self.observation.log_prob(y, one) for one in z])
-        log_ratio = (share * (log_q - torch.stack([self.prior.log_prob(one, context) for one in z]))).sum(0)
-        divergence = self.divergence(parameters, z[0], log_ratio, context)
-        return Draw(z[0], (share * reconstruction).sum(0) + gain, divergence, log_ratio)
+        divergence = self.divergence(parameters, z, log_q, share, context)
+        return Draw((share * reconstruction).sum(0) + gain, divergence)
 
     def _seen(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the networks see of x, its log-determinant, and the posterior's parameters."""
@@ -68,11 +66,14 @@ class VAE(Autoencoder):
         y, gain = self.first(x)
         return y, gain, self.posterior.network(y)
 
-    def divergence(self, parameters: Tensor, z: Tensor, log_ratio: Tensor, context: Tensor | None) -> Tensor:
-        """Return KL(q(z | x) ‖ p(z)) by groups, (B, groups), or its estimate from z ~ q and log q(z | x) - log p(z)."""
+    def divergence(self, parameters: Tensor, z: Tensor, log_q: Tensor, share: Tensor, context: Tensor | None) -> Tensor:
+        """Return KL(q(z | x) ‖ p(z)) by groups, (B, groups): in closed form, or from draws and log q (`stratified`)."""
         posterior = self.posterior.distribution
         closed = posterior.divergence(parameters, self.prior, context) if isinstance(posterior, Parametric) else None
-        return log_ratio[:, None] if closed is None else closed
+        if closed is not None:
+            return closed
+        log_p = torch.stack([self.prior.log_prob(one, context) for one in z])
+        return (share * (log_q - log_p)).sum(0)[:, None]
 
     def log_weight(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         y, gain, parameters = self._seen(x, context)
@@ -94,22 +95,7 @@ class VAE(Autoencoder):
         centre = self.posterior.sample(len(x), self.first(x)[0], 0.0)
         return self.prior.encode(centre) if isinstance(self.prior, Flow) else centre
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map latents to the mean of p(x | z), in data units: of levels it need not be a whole number."""
-        self.check_events(z, None, self.latent_shape)
-        return self.first.inverse(self.observation.mean(self._inner(z)))[0]
-
-    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
-        """Draw a latent, and then an event from p(x | z), each with its noise times the temperature.
-
-        Where temperatures are those of the latent's numbers, p(x | z) has its own.
-        """
-        self.check_draw(n, context, temperature)
-        inner = self._inner(self.base.sample(n, context, temperature))
-        own = 1.0 if isinstance(temperature, Tensor) else temperature
-        return self.first.inverse(self.observation.sample(n, inner, own))[0]
-
-    def _inner(self, z: Tensor) -> Tensor:
+    def condition(self, z: Tensor) -> Tensor:
         return self.prior.decode(z) if isinstance(self.prior, Flow) else z
 
     def check_context(self, rows: int, context: Tensor | None) -> None:
