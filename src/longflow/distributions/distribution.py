@@ -1,17 +1,16 @@
 """The contract of a distribution, and the checks made at its doors."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite, prod
-from typing import Any, Literal
+from math import isfinite
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from longflow.distributions.event_model import EventModel
 from longflow.errors import UsageError
-from longflow.runs import Run
 
 Temperature = float | Tensor
 """One number, or one for each number of an event, of the event's shape."""
@@ -19,7 +18,7 @@ Temperature = float | Tensor
 Likelihood = Literal["exact", "lower bound", "estimate", "none"]
 
 
-class Distribution(nn.Module, ABC):
+class Distribution(EventModel, ABC):
     """A probability distribution of events of one shape.
 
     - `log_prob(x, context)` takes (B, *shape) and returns (B,), in nats, in the units of x.
@@ -31,7 +30,6 @@ class Distribution(nn.Module, ABC):
     Modules called as functions score: `model(x, context)` is `log_prob`, so that distributed wrappers work.
     """
 
-    shape: tuple[int, ...]
     context_shape: tuple[int, ...] | None = None
     likelihood: Likelihood = "exact"
     dequantiser: str | None = None
@@ -39,8 +37,6 @@ class Distribution(nn.Module, ABC):
     """The number of levels 0..L-1 where events are such; None for a density of continuous data."""
     classes: int = 0
     """Classes that its context tells apart; 0 for none."""
-    config: dict[str, Any] | None = None
-    """How it was built, for `save`; None for one composed by hand."""
 
     @abstractmethod
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -79,21 +75,6 @@ class Distribution(nn.Module, ABC):
         """Return `log_prob(x, context)`."""
         return self.log_prob(x, context)
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write config.json and model.safetensors to a new folder, from which `longflow.load` takes them."""
-        if self.config is None:
-            raise UsageError(
-                "only a model that longflow.build made can be saved; for one made by hand, save its state_dict"
-            )
-        run = Run.create(folder)
-        run.write_config(self.config)
-        run.write_weights(self.state_dict())
-
-    @property
-    def dims(self) -> int:
-        """The number of numbers in an event."""
-        return prod(self.shape)
-
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of a latent: that of an event, but for padding."""
@@ -101,16 +82,8 @@ class Distribution(nn.Module, ABC):
 
     def check_events(self, x: Tensor, context: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
         """Raise UsageError unless x, of the event's shape or another, and the context can be taken."""
-        wanted = self.shape if shape is None else shape
-        if tuple(x.shape[1:]) != wanted:
-            raise UsageError(f"expected events of shape (B, {_listed(wanted)}); {tuple(x.shape)} came")
-        if x.dtype != self.dtype(x):
-            raise UsageError(f"expected events of {self.dtype(x)}, as the model's; {x.dtype} came")
+        self.check_rows(x, self.shape if shape is None else shape)
         self.check_context(len(x), context)
-
-    def dtype(self, x: Tensor) -> torch.dtype:
-        """Return the floating-point type of the model, or that of x where the model has no parameters."""
-        return next((p.dtype for p in self.parameters()), x.dtype if x.is_floating_point() else torch.float32)
 
     def check_draw(self, n: int, context: Tensor | None, temperature: Temperature) -> None:
         """Raise UsageError unless n, the context and the temperature can be sampled with."""
@@ -184,7 +157,3 @@ class Noise(Distribution):
 def total(elementwise: Tensor) -> Tensor:
     """Sum over an event: (B, ...) to (B,)."""
     return elementwise.flatten(1).sum(1)
-
-
-def _listed(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))

@@ -33,8 +33,7 @@ class Bernoulli(OfLevels):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
-        logits = given(context)
-        return total(x * logits - F.softplus(logits))
+        return cross_entropy(x, given(context))
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
@@ -66,8 +65,7 @@ class GreyBernoulli(Bernoulli):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_events(x, context)
-        logits, y = given(context), x / (self.levels - 1)
-        return total(y * logits - F.softplus(logits))
+        return cross_entropy(x / (self.levels - 1), given(context))
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return super().sample(n, context, temperature) * (self.levels - 1)
@@ -211,6 +209,11 @@ class LogisticMixture(OfLevels):
         torch.manual_seed(0)
         yield Case(cls((2,), 5, 3), box=(0, 5), context=torch.randn(18))
         yield Case(cls((3, 1, 1), 4, 2), box=(0, 4), context=torch.randn(36, 1, 1))
+
+
+def cross_entropy(y: Tensor, logits: Tensor) -> Tensor:
+    """Return Σ y l - softplus(l), (B,): for y of 0 and 1 a log-probability."""
+    return total(y * logits - F.softplus(logits))
 
 
 def check_levels(levels: int) -> int:

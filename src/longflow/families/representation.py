@@ -1,22 +1,20 @@
 """The contract of a model that learns what to say of data, not how likely they are."""
 
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from longflow.bijections import Bijection, Chain
 from longflow.distributions import LatentModel
+from longflow.distributions.event_model import EventModel
 from longflow.errors import UsageError
 from longflow.objectives import Objective
-from longflow.runs import Run
 
 
-class Representation(nn.Module, ABC):
+class Representation(EventModel, ABC):
     """A model of codes z of data x: it has an encoder and no density.
 
     - `encode` maps data to codes, (B, *latent_shape), without noise. In evaluation mode rows do not meet.
@@ -27,14 +25,11 @@ class Representation(nn.Module, ABC):
     Calling the module is `encode`.
     """
 
-    shape: tuple[int, ...]
     latent_shape: tuple[int, ...]
     levels: None = None
     """It takes levels as the numbers that they are, without dequantisation."""
     predicts: int = 0
     """Classes that `probabilities` are of; 0 for none."""
-    config: dict[str, Any] | None = None
-    """How it was built, for `save`; None for one composed by hand."""
 
     def __init__(self, shape: tuple[int, ...], latent_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -63,22 +58,8 @@ class Representation(nn.Module, ABC):
 
     def inner(self, x: Tensor) -> Tensor:
         """Return data as the networks see them; raise UsageError unless they are of the model's shape and type."""
-        if tuple(x.shape[1:]) != self.shape:
-            raise UsageError(f"expected events of shape (B, {', '.join(map(str, self.shape))}); {tuple(x.shape)} came")
-        dtype = next((p.dtype for p in self.parameters()), torch.float32)
-        if x.dtype != dtype:
-            raise UsageError(f"expected events of {dtype}, as the model's; {x.dtype} came")
+        self.check_rows(x, self.shape)
         return self.first(x)[0]
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write config.json and model.safetensors to a new folder, from which `longflow.load` takes them."""
-        if self.config is None:
-            raise UsageError(
-                "only a model that longflow.build made can be saved; for one made by hand, save its state_dict"
-            )
-        run = Run.create(folder)
-        run.write_config(self.config)
-        run.write_weights(self.state_dict())
 
 
 Coder = LatentModel | Representation
