@@ -90,13 +90,6 @@ def configuration(
     per_epoch = max(1, dataset.sizes["train"] // recipe.batch)
     resolved = CATALOGUE[name].resolve(settings.preset, options)
     objective = _objective(name, objectives, settings)
-    if (objective or {}).get("importance", 1) > 1 and (
-        resolved.get("posterior") == "mixture" or "clusters" in resolved
-    ):
-        raise UsageError(
-            "--importance expects neither a mixture as the posterior nor clusters: importance weights have no gradient"
-            " in the weights of the one, nor in what assigns the other"
-        )
     check_values(resolved, dataset)
     preprocess = settings.preprocess or _preprocessing(resolved, dataset)
     check_labels(resolved.get("classes", 0), dataset)

@@ -12,7 +12,7 @@ from longflow.commands.configure import classifier_alone
 from longflow.data import Dataset
 from longflow.distributions import Dequantised, Hybrid
 from longflow.errors import UsageError
-from longflow.families import Coder, InfoMax, Representation
+from longflow.families import Autoencoder, Coder, InfoMax, Representation
 from longflow.models import CATALOGUE
 from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.training.processes import world_size
@@ -24,6 +24,17 @@ def check_batches(model: torch.nn.Module, batch: int) -> None:
         raise UsageError(
             f"normalisation of batches expects one process and at least 2 rows in a batch; {world_size()} process(es)"
             f" and batches of {batch} came"
+        )
+
+
+def check_importance(model: Coder, config: Mapping[str, Any]) -> None:
+    """Raise UsageError where importance weights would be trained that do not reach every parameter."""
+    drawn = (config["objective"] or {}).get("importance", 1)
+    inner = None if isinstance(model, Representation) else model.density
+    if drawn > 1 and isinstance(inner, Autoencoder) and not inner.by_weights:
+        raise UsageError(
+            "--importance expects neither a mixture as the posterior nor clusters: importance weights have no gradient"
+            " in the weights of the one, nor in what assigns the other"
         )
 
 

@@ -39,7 +39,7 @@ def names_of(config: Mapping[str, Any]) -> Names:
     if CATALOGUE[config["model"]].represents:
         return Names("train_loss", "validation_loss", "bits")
     if config.get("objective") is not None:
-        improper = config["options"].get("likelihood") == "grey" or config["model"] == "rectangular"
+        improper = config.get("likelihood") == "none"
         validation = ("validation_loss", "loss") if improper else ("validation_bits_per_dim", "bits/dim")
         return Names("train_loss", *validation)
     if not config["options"].get("classes"):

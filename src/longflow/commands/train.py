@@ -17,6 +17,7 @@ from longflow.commands.evaluate import classified, log_likelihoods
 from longflow.commands.prepare import (
     check_batches,
     check_classifier,
+    check_importance,
     check_negatives,
     classes_of,
     fit_units,
@@ -77,12 +78,14 @@ def train_run(
     config = {**configuration(name, settings, recipe, options, dataset, objectives), "command": command}
     torch.manual_seed(settings.seed)
     model = assemble(config)
+    config["likelihood"] = model.likelihood
     fit_units(model, dataset)
     with processes(device) as rank:
         run = Run(settings.out or default_out(name, settings.data))
         check_batches(model, recipe.batch)
         check_classifier(model, config)
         check_negatives(model, config)
+        check_importance(model, config)
         agreed(rank, lambda: _open(run, config, resume=settings.resume))
         trainer = Trainer(run, config, dataset, model.to(device), rank)
         if settings.resume and run.checkpoint_file.is_file():

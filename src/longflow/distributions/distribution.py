@@ -35,6 +35,8 @@ class Distribution(EventModel, ABC):
     dequantiser: str | None = None
     levels: int | None = None
     """The number of levels 0..L-1 where events are such; None for a density of continuous data."""
+    reparametrised: bool = True
+    """Whether a sample is differentiable in every parameter, where it is in any."""
     classes: int = 0
     """Classes that its context tells apart; 0 for none."""
 

@@ -167,6 +167,8 @@ class NormalMixture(Parametric):
     A sample is differentiable in means and deviations, not in the weights; `stratified` draws are, in all.
     """
 
+    reparametrised = False
+
     def __init__(self, shape: tuple[int, ...], components: int) -> None:
         super().__init__(shape)
         if components < 1:

@@ -32,6 +32,8 @@ class Autoencoder(LatentModel):
     """
 
     invertible = False
+    by_weights: bool = True
+    """Whether importance weights have a gradient in every parameter, so that they can be trained."""
 
     def __init__(self, observation: Given | Parametric) -> None:
         super().__init__()

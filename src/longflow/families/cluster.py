@@ -32,6 +32,7 @@ class ClusterVAE(VAE):
         if not isinstance(posterior.distribution, Gaussian):
             raise UsageError(f"clusters expect a normal posterior; {type(posterior.distribution).__name__} came")
         self.assigner = assigner
+        self.by_weights = False
 
     def divergence(self, parameters: Tensor, z: Tensor, log_q: Tensor, share: Tensor, context: Tensor | None) -> Tensor:
         """Return the divergence of each number of the code, and last that of the cluster, (B, D + 1)."""

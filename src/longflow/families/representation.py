@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from longflow.bijections import Bijection, Chain
-from longflow.distributions import LatentModel
+from longflow.distributions import LatentModel, Likelihood
 from longflow.distributions.event_model import EventModel
 from longflow.errors import UsageError
 from longflow.objectives import Objective
@@ -28,6 +28,7 @@ class Representation(EventModel, ABC):
     latent_shape: tuple[int, ...]
     levels: None = None
     """It takes levels as the numbers that they are, without dequantisation."""
+    likelihood: Likelihood = "none"
     predicts: int = 0
     """Classes that `probabilities` are of; 0 for none."""
 

@@ -40,6 +40,7 @@ class VAE(Autoencoder):
                 raise UsageError(f"the {name} expects {wanted}; {came} came")
         self.prior, self.posterior = prior, posterior
         self.context_shape = prior.context_shape
+        self.by_weights = posterior.distribution.reparametrised
 
     @property
     def base(self) -> Noise:  # type: ignore[override]
