@@ -10,7 +10,7 @@ from longflow.commands.configure import classifier_alone
 from longflow.commands.estimates import estimation, use_terms
 from longflow.commands.represent import measure_codes
 from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws
-from longflow.commands.watch import floors, parts_of
+from longflow.commands.watch import floors, parts_by_row, summary
 from longflow.data import Dataset
 from longflow.data import load as load_data
 from longflow.distributions import LatentModel
@@ -130,7 +130,7 @@ def measure(
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]) if model.invertible else None,
         **({} if proper else {"stderr_nats": standard_error(nats)}),
-        **({"parts": found} if (found := parts_of(model, rows, seed)) else {}),
+        **({"parts": found} if (found := summary(parts_by_row(model, rows, seed))) else {}),
         **({"at_floor": True} if floors(model) else {}),
         **estimation(model, drawn),
         **({"accuracy": accuracies(model, rows, labels[split][: len(rows)], seed)} if labels else {}),

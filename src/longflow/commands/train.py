@@ -26,7 +26,7 @@ from longflow.commands.prepare import (
 from longflow.commands.progress import Bar, names_of
 from longflow.commands.represent import silent, validated
 from longflow.commands.rows import fixed_draws
-from longflow.commands.watch import loss_of, parts_of, warnings_of
+from longflow.commands.watch import bound_of, loss_of, parts_by_row, summary, warnings_of
 from longflow.constraints import tighten
 from longflow.data import Dataset
 from longflow.data import load as load_data
@@ -259,10 +259,12 @@ class Trainer:
             return classified(model, rows, self.dataset.labels["validation"], self.config["seed"])
         if model.estimates:
             rows = rows[:VALIDATED_BY_ESTIMATES]
-        parts = self._watched(model, rows)
+        seed = self.config["seed"]
+        by_row = parts_by_row(model, rows, seed)
+        parts = self._watched(model, by_row)
         if model.likelihood == "none":
-            return {"validation_loss": loss_of(self.objective, model, rows, self.config["seed"]), **parts}
-        nats = log_likelihoods(model, rows, seed=self.config["seed"])
+            return {"validation_loss": loss_of(self.objective, model, rows, seed), **parts}
+        nats = bound_of(by_row) if "kl" in by_row else log_likelihoods(model, rows, seed=seed)
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
         return {
             "validation_bits_per_dim": float(bits.mean()),
@@ -271,9 +273,9 @@ class Trainer:
             **parts,
         }
 
-    def _watched(self, model: LatentModel, rows: np.ndarray) -> dict[str, float]:
-        """Return the parts of an autoencoder's bound; warn of what is wrong."""
-        parts = parts_of(model, rows, self.config["seed"])
+    def _watched(self, model: LatentModel, by_row: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the means of the parts of an autoencoder's bound; warn of what is wrong."""
+        parts = summary(by_row)
         self._warn(warnings_of(model, parts))
         return {f"validation_{name}": value for name, value in parts.items()}
 

@@ -1,5 +1,6 @@
 """What is watched in an autoencoder: whether its codes say anything, and whether its deviations are at their floor."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,26 +17,27 @@ LITTLE = 0.1
 """Mean KL of all of a code, in nats, below which the posterior has collapsed onto the prior."""
 
 
-def parts_of(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str, Any]:
-    """Return the means of what a model's score is made of over rows, from one draw of each; {} for models of one piece.
+def parts_by_row(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
+    """Return what a model's score is made of, by name, (N,) or (N, groups), from one draw for each row; see `parts`."""
+    with fixed_draws(seed), torch.inference_mode():
+        found = [model.parts(x) for x in batches_of(model, rows)]
+    return {name: torch.cat([part[name] for part in found]).double().cpu() for name in found[0]}
 
-    Of an autoencoder they are reconstruction and KL, in nats; of a manifold, the distance from it.
+
+def summary(parts: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the means over rows: of an autoencoder reconstruction and KL, in nats; of a manifold the distance from it.
 
     Where KL is known for each number of the code, or group of them, `used` counts those of more than 0.01 nats, and
     `groups` all.
     """
-    sums: dict[str, torch.Tensor] = {}
-    with fixed_draws(seed), torch.inference_mode():
-        for x in batches_of(model, rows):
-            for name, value in model.parts(x).items():
-                sums[name] = sums.get(name, 0.0) + value.double().sum(0).cpu()
-    if not sums:
-        return {}
-    found = {name: float(value.sum()) / len(rows) for name, value in sums.items()}
-    if "kl" not in sums:
-        return found
-    kl = sums["kl"] / len(rows)
-    return {**found, "used": int((kl > ACTIVE_KL).sum()), "groups": len(kl)} if len(kl) > 1 else found
+    told: dict[str, Any] = {name: float(value.sum()) / len(value) for name, value in parts.items()}
+    kl = parts["kl"].mean(0) if "kl" in parts else torch.zeros(0)
+    return {**told, "used": int((kl > ACTIVE_KL).sum()), "groups": len(kl)} if len(kl) > 1 else told
+
+
+def bound_of(parts: Mapping[str, torch.Tensor]) -> np.ndarray:
+    """Return an autoencoder's bound of each row, (N,), in nats, from the parts of it: what `log_prob` would draw."""
+    return (parts["reconstruction"] - parts["kl"].sum(1)).numpy()
 
 
 def loss_of(objective: Objective, model: LatentModel, rows: np.ndarray, seed: int) -> float:
