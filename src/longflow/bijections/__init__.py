@@ -3,7 +3,7 @@
 from longflow.adaptive import adapt, settle
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
-from longflow.bijections.compose import Chain, Coupling, FactorOut, Inverse, Leading, Under
+from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
 from longflow.bijections.norm import BatchNorm
@@ -30,6 +30,7 @@ __all__ = [
     "Checkerboard",
     "Coupling",
     "Elementwise",
+    "Embedded",
     "Example",
     "ExpLinear",
     "FactorOut",

@@ -196,6 +196,34 @@ class Leading(Around):
         yield Example(cls(2, Learned(Affine(), (2,))), (5,))
 
 
+class Embedded(Around):
+    """`inner` under a context that a network makes of the one that comes: inner(x, embedding(context)).
+
+    A raw observation, a series or a picture, becomes the features that conditioners see; standardising a context is an
+    embedding, too. The network is trained with the rest.
+    """
+
+    def __init__(self, embedding: nn.Module, inner: Bijection) -> None:
+        super().__init__(inner)
+        self.embedding = embedding
+
+    def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if context is None:
+            raise UsageError("a bijection with an embedding expects a context; none came")
+        return step(x, self.embedding(context))
+
+    def trace(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+        yield from self.inner.trace(x, None if context is None else self.embedding(context))
+
+    def scales(self, z: Tensor) -> tuple[Tensor, ...]:
+        return self.inner.scales(z)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        inner = Coupling(Affine(), MLP(2, 4, hidden=7, depth=1, context=3))
+        yield Example(cls(MLP(5, 3, hidden=7, depth=1), inner), (4,), (5,))
+
+
 class FactorOut(Around):
     """The first half of the features goes on through `inner`; the second half is finished and waits beside it.
 
