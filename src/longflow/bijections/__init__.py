@@ -1,6 +1,7 @@
 """The heart: invertible maps with log-determinants."""
 
 from longflow.adaptive import adapt, settle
+from longflow.bijections.autoregressive import Autoregressive
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
 from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
@@ -24,6 +25,7 @@ from longflow.constraints import constrain, tighten
 
 __all__ = [
     "Affine",
+    "Autoregressive",
     "BatchNorm",
     "Bijection",
     "Chain",
