@@ -8,6 +8,7 @@ from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, In
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
 from longflow.bijections.norm import BatchNorm
+from longflow.bijections.orthogonal import Householder, Rotation
 from longflow.bijections.planar import Planar, Radial, Sylvester
 from longflow.bijections.rearrange import (
     Checkerboard,
@@ -40,6 +41,7 @@ __all__ = [
     "FreeLinear",
     "HalfToOne",
     "Halves",
+    "Householder",
     "Interleave",
     "Inverse",
     "Leading",
@@ -53,6 +55,7 @@ __all__ = [
     "Rearrangement",
     "Residual",
     "Reverse",
+    "Rotation",
     "Scale",
     "ScaledTanh",
     "Shift",
