@@ -25,6 +25,8 @@ SMALL = {
     "nice": {"hidden": 12, "depth": 2, "couplings": 3},
     "realnvp": {"width": 6, "blocks": 1},
     "glow": {"width": 8, "depth": 2},
+    "maf": {"layers": 2, "hidden": 16, "depth": 1},
+    "iaf": {"layers": 2, "hidden": 16, "depth": 1},
     "iresnet": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
     "residualflow": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
 }
@@ -50,7 +52,15 @@ def stirred(model):
     return model
 
 
-COMPILED = [(name, p, s) for name, m in FLOWS.items() for p in (None, next(iter(m.presets))) for s in SHAPES[1:4:2]]
+WALKS = ("iaf", "maf")
+"""Models one of whose ways walks through the features, one after the other: its graph grows with them."""
+
+COMPILED = [
+    (name, p, s)
+    for name, m in FLOWS.items()
+    for p in (None, *list(m.presets)[: name not in WALKS])
+    for s in SHAPES[1 : 3 if name in WALKS else 4 : 2]
+]
 """Compiling takes seconds, and the presets differ in sizes more than in kind."""
 
 

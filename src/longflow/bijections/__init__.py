@@ -3,7 +3,7 @@
 from longflow.adaptive import adapt, settle
 from longflow.bijections.autoregressive import Autoregressive
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
-from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
+from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
 from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
@@ -60,6 +60,7 @@ __all__ = [
     "ScaledTanh",
     "Shift",
     "SigmoidPlusTwo",
+    "SoftClip",
     "Squeeze",
     "Standardise",
     "Step",

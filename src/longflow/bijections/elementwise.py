@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from longflow.adaptive import Adaptive, moments
 from longflow.bijections.bijection import Bijection, Example
-from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
+from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
 from longflow.errors import UsageError
 
 Theta = tuple[Tensor, ...]
@@ -141,6 +141,7 @@ class Affine(Elementwise):
         yield Example(cls(SigmoidPlusTwo()), (3,), (6,))
         yield Example(cls(ScaledTanh()), (3,), (6,))
         yield Example(cls(HalfToOne()), (2, 2, 2), (4, 2, 2))
+        yield Example(cls(SoftClip(0.5)), (3,), (6,))
 
 
 class Logit(Elementwise):

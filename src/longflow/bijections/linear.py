@@ -1,7 +1,7 @@
 """Invertible linear mixing of the features: for pictures, Glow's 1×1 convolutions (Kingma & Dhariwal 2018, §3.2)."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 
 import torch
@@ -71,14 +71,17 @@ class FreeLinear(Linear):
 
 
 class PLULinear(Linear):
-    """W = P L (U + diag(sign · exp(s))), P and the signs fixed; log|det W| = Σ s (Glow, eq. 10 and 11)."""
+    """W = P L (U + diag(sign · exp(s))), P and the signs fixed; log|det W| = Σ s (Glow, eq. 10 and 11).
+
+    `start` draws the matrix (D, D) at which it starts: a rotation, or (Durkan et al. 2019) a permutation.
+    """
 
     permutation: Tensor
     sign: Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, start: Callable[[int], Tensor] | None = None) -> None:
         super().__init__()
-        p, lower, upper = torch.linalg.lu(random_rotation(features))
+        p, lower, upper = torch.linalg.lu((start or random_rotation)(features))
         self.register_buffer("permutation", p)
         self.register_buffer("sign", upper.diagonal().sign())
         self.log_scale = nn.Parameter(upper.diagonal().abs().log())
@@ -168,3 +171,8 @@ def random_rotation(features: int) -> Tensor:
     """Draw an orthogonal matrix (D, D) from the Haar measure."""
     q, r = torch.linalg.qr(torch.randn(features, features, dtype=torch.float64))
     return (q * r.diagonal().sign()).to(torch.get_default_dtype())
+
+
+def random_permutation(features: int) -> Tensor:
+    """Draw a permutation matrix (D, D)."""
+    return torch.eye(features).index_select(0, torch.randperm(features))
