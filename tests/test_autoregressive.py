@@ -131,6 +131,43 @@ def test_inverse_is_that_of_d_passes(form, context, wrap):
         close(found[1], expected[1])
 
 
+@pytest.mark.parametrize("most", [1, 3, 10])
+@pytest.mark.parametrize("context", [0, 2])
+def test_passes_of_all_features_end_where_the_walk_does(form, context, most):
+    """Rows are done after as many passes as their dependences are long, at most one more than features."""
+    layer = Autoregressive(Affine(), scrambled(form(9, context=context)))
+    z = torch.randn(40, 9).double() * torch.linspace(0, 1, 40).double()[:, None]
+    c = torch.randn(40, context).double() if context else None
+    x, log_det, rows = layer.sweep(z, c, most)
+    done = torch.ones(40).bool().index_fill(0, rows, False)
+    expected = by_passes(layer, z, c)
+    close(x[done], expected[0][done])
+    close(log_det[done], expected[1][done])
+    assert (len(rows) == 0) == (most == 10)
+    assert not x.requires_grad
+
+
+def test_a_new_layer_needs_one_pass_and_a_row_alone_is_as_among_others(form):
+    assert len(Autoregressive(Affine(), form(50)).sweep(torch.randn(7, 50), None, 1)[2]) == 0
+    layer = Autoregressive(Affine(), scrambled(form(12)))
+    z = torch.randn(9, 12).double()
+    with torch.no_grad():
+        close(layer.inverse(z[4:5])[0], layer.inverse(z)[0][4:5])
+        assert layer.inverse(z[:0])[0].shape == (0, 12)
+        assert 0 < layer._passes_worth(z) < 12
+
+
+def test_a_row_that_is_not_a_number_spoils_no_other(form):
+    layer = Autoregressive(Affine(), scrambled(form(6)))
+    z = torch.randn(4, 6).double()
+    expected = layer.inverse(z)[0]
+    z[1, 2] = torch.nan
+    with torch.no_grad():
+        found = layer.inverse(z)[0]
+    close(found[[0, 2, 3]], expected[[0, 2, 3]])
+    assert found[1].isnan().any()
+
+
 def test_gradients_through_the_inverse_are_those_of_d_passes(form):
     layer = Autoregressive(Affine(), scrambled(form(6)))
     z = torch.randn(4, 6).double()

@@ -10,17 +10,29 @@ from longflow.bijections.elementwise import Affine, Elementwise, Shift
 from longflow.nets.causal import Causal
 from longflow.nets.made import MADE, ResMADE
 
+ROUNDINGS = 4
+STEP = 8e6
+"""Multiplications that take as long as one small step of a walk."""
+
+PASS = 2
+"""Small steps that take as long as a pass of few rows."""
+
 
 class Autoregressive(Bijection):
     """z_d = transform(x_d; θ_d), θ_d = conditioner(x_1, …, x_{d-1}, context) (Papamakarios et al. 2017, section 3).
 
     `conditioner` maps vectors (B, D) to (B, k·D), parameter by parameter, θ_d a function of the features before d in
-    some order of its own. `forward` is one pass of it. The inverse solves for one feature after the other:
+    some order of its own. `forward` is one pass of it. Three inverses agree to rounding:
 
-    - by a `Causal` conditioner, which computes each hidden unit once: the arithmetic of one pass, in D small steps;
-    - by any other, in D passes: after pass n the first n features in its order are right, whatever the others are.
+    - A `Causal` conditioner is walked: feature after feature, each hidden unit computed once. It costs the arithmetic
+      of one pass, in D small steps.
+    - Any other is passed D times: after pass n the first n features in its order are right, whatever the others are.
+    - Where no gradient is wanted, passes of all features at once come first (Jacobi's iteration: Song et al. 2021),
+      which end, row by row, when a pass changes no number by more than its rounding: then the equations hold. As
+      dependences of trained models are short, a few passes do, of D. So many are tried as cost what a walk does, which
+      takes the rows that are left.
 
-    Both are exact and differentiable.
+    All are exact; the first two are differentiable, as often as the networks are.
     """
 
     def __init__(self, transform: Elementwise, conditioner: nn.Module) -> None:
@@ -32,11 +44,45 @@ class Autoregressive(Bijection):
         return self.transform(x, self._parameters_given(x, context))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if isinstance(self.conditioner, Causal):
-            return self._unrolled(self.conditioner, z, context)
-        return self._passed(z, context)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._stepped(z, context)
+        x, log_det, rows = self.sweep(z, context, self._passes_worth(z))
+        if len(rows):
+            found = self._stepped(z[rows], None if context is None else context[rows])
+            x, log_det = x.index_copy(0, rows, found[0]), log_det.index_copy(0, rows, found[1])
+        return x, log_det
 
-    def _unrolled(self, conditioner: Causal, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def sweep(self, z: Tensor, context: Tensor | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what at most so many passes of all features at once make of z, and the rows that are not done."""
+        x, log_det, rows, guess = z, z.new_zeros(len(z)), torch.arange(len(z), device=z.device), z
+        for _ in range(most if len(z) else 0):
+            theta = self._parameters_given(_tame(guess), None if context is None else context[rows])
+            value, change = self.transform.inverse(z[rows], theta)
+            x, log_det = x.index_copy(0, rows, value), log_det.index_copy(0, rows, change)
+            rounding = ROUNDINGS * torch.finfo(z.dtype).eps * (1 + value.abs())
+            left = ~((value - guess).abs() <= rounding).all(1)
+            rows, guess = rows[left], value[left]
+            if not len(rows):
+                break
+        return x, log_det, rows
+
+    def _passes_worth(self, z: Tensor) -> int:
+        """Return the passes that cost as much as a walk, both counted in the walk's small steps."""
+        if not isinstance(self.conditioner, Causal):
+            return z.shape[1]
+        work = len(z) * sum(p.numel() for p in self.conditioner.parameters()) / STEP
+        return int((z.shape[1] + work / 2) / (PASS + work))
+
+    def _stepped(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if isinstance(self.conditioner, Causal):
+            return self._walked(self.conditioner, z, context)
+        x, log_det = z, z.new_zeros(len(z))
+        for _ in range(z.shape[1]):
+            x, log_det = self.transform.inverse(z, self._parameters_given(_tame(x), context))
+        return x, log_det
+
+    def _walked(self, conditioner: Causal, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         log_dets = []
 
         def answer(d: int, theta: Tensor) -> Tensor:
@@ -46,12 +92,6 @@ class Autoregressive(Bijection):
 
         x = conditioner.unroll(answer, z[:, :0].to(self._own_dtype(z)), context)
         return x, torch.stack(log_dets).sum(0)
-
-    def _passed(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, log_det = z, z.new_zeros(len(z))
-        for _ in range(z.shape[1]):
-            x, log_det = self.transform.inverse(z, self._parameters_given(_tame(x), context))
-        return x, log_det
 
     def _parameters_given(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.conditioner(x.to(self._own_dtype(x)), context)
