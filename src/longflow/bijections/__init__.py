@@ -19,6 +19,7 @@ from longflow.bijections.rearrange import (
     Squeeze,
     Waypoint,
 )
+from longflow.bijections.rational_quadratic import RationalQuadratic
 from longflow.bijections.residual import Residual
 from longflow.constraints import constrain, tighten
 
@@ -48,6 +49,7 @@ __all__ = [
     "Planar",
     "QRLinear",
     "Radial",
+    "RationalQuadratic",
     "Rearrangement",
     "Residual",
     "Reverse",
