@@ -21,6 +21,7 @@ from longflow.bijections.rearrange import (
     Squeeze,
     Waypoint,
 )
+from longflow.bijections.rational_quadratic import RationalQuadratic
 from longflow.bijections.residual import Residual
 from longflow.constraints import constrain, tighten
 
@@ -52,6 +53,7 @@ __all__ = [
     "Planar",
     "QRLinear",
     "Radial",
+    "RationalQuadratic",
     "Rearrangement",
     "Residual",
     "Reverse",
