@@ -27,6 +27,7 @@ SMALL = {
     "glow": {"width": 8, "depth": 2},
     "maf": {"layers": 2, "hidden": 16, "depth": 1},
     "iaf": {"layers": 2, "hidden": 16, "depth": 1},
+    "nsf": {"layers": 2, "hidden": 16, "blocks": 1, "bins": 4},
     "iresnet": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
     "residualflow": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
 }
@@ -52,7 +53,7 @@ def stirred(model):
     return model
 
 
-WALKS = ("iaf", "maf")
+WALKS = ("iaf", "maf", "nsf")
 """Models one of whose ways walks through the features, one after the other: its graph grows with them."""
 
 COMPILED = [
@@ -523,6 +524,7 @@ def test_realnvp_tells_bad_input(shape, options, says):
 
 
 MOVES = [(name, {}, shape) for name in FLOWS for shape in ((3,), (1, 4, 4))]
+MOVES += [("nsf", {"kind": "autoregressive"}, (3,))]
 MOVES += [
     ("glow", {"coupling": kind}, shape)
     for kind in ("affine-tanh", "affine-half", "additive")

@@ -10,6 +10,7 @@ from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinea
 from longflow.bijections.norm import BatchNorm
 from longflow.bijections.orthogonal import Householder, Rotation
 from longflow.bijections.planar import Planar, Radial, Sylvester
+from longflow.bijections.rational_quadratic import RationalQuadratic
 from longflow.bijections.rearrange import (
     Checkerboard,
     Flatten,
@@ -21,7 +22,6 @@ from longflow.bijections.rearrange import (
     Squeeze,
     Waypoint,
 )
-from longflow.bijections.rational_quadratic import RationalQuadratic
 from longflow.bijections.residual import Residual
 from longflow.constraints import constrain, tighten
 

@@ -63,6 +63,10 @@ class RationalQuadratic(Elementwise):
         y, log_slope = curve_back(inside, bins_at(inside, shares, slopes, 1, self.grid), self.grid.slope)
         return self.tails.leave(z, inside, y, log_slope)
 
+    def standardising(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
+        """Return the identity: within its fixed interval a spline cannot follow the units of data."""
+        return (torch.zeros_like(mean),) * self.parameters_per_feature
+
     def _parts(self, x: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         """Return the shares of the bins, (2, K, *x.shape), and the parameters of the slopes, (K + 1, *x.shape)."""
         bins = self.grid.bins

@@ -18,6 +18,7 @@ from longflow.models import (
     iresnet,
     maf,
     nice,
+    nsf,
     nvae,
     realnvp,
     rectangular,
@@ -114,6 +115,12 @@ CATALOGUE: dict[str, Model] = {
         "inverse autoregressive layers, for fast samples (Kingma et al. 2016)",
         iaf.PRESETS,
         {},
+    ),
+    "nsf": Model(
+        nsf.nsf,
+        "rational-quadratic splines, coupling or autoregressive, for tables (Durkan et al. 2019)",
+        nsf.PRESETS,
+        {"power": Published((6,), "2.8 million, by arithmetic from the paper's settings")},
     ),
     "iresnet": Model(
         iresnet.iresnet,
