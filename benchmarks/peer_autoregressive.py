@@ -182,6 +182,7 @@ def main():
     parser.add_argument("--out", type=Path)
     flags = parser.parse_args()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     versions = {name: version(name) for name in ("torch", "zuko", "nflows")}
     for case in cases():
         line = {**compare(*case), **versions, "commit": commit_that_runs()}
