@@ -12,8 +12,8 @@ direction is that of IAF); our passes depend on the weights:
 - series: trained on x_d = 0.9 x_(d-1) + 0.3 sin(2 x_(d-5)) + 0.4 e_d: dependences are as long as events are.
 
 Training is 300 steps of Adam at 1e-3, batches of 256. `passes` are the most that any row of a layer needed, `tried` the
-most that `inverse` tries, `walked` the share of rows that it walked. The error is the largest of |x - x'| from D passes,
-in float32 and, of the same weights, in float64.
+most that `inverse` tries, `walked` the share of rows that it walked. The error is the largest of |x - x'| from D
+passes, in float32 and, of the same weights, in float64.
 """
 
 import argparse
@@ -176,12 +176,13 @@ def main():
     flags = parser.parse_args()
     torch.set_num_threads(1)
     versions = {name: version(name) for name in ("torch", "zuko", "nflows", "normflows")}
+    commit = commit_that_runs()
     for dims in flags.dims:
         flows = {name: ours(dims, draw) for name, draw in DATA.items()}
         models = peers(dims)
         for rows in ROWS:
             for line in measure(dims, rows, flows, models):
-                line |= {"layers": LAYERS, "hidden": HIDDEN, **versions, "commit": commit_that_runs()}
+                line |= {"layers": LAYERS, "hidden": HIDDEN, **versions, "commit": commit}
                 print(json.dumps(line), flush=True)
                 if flags.out:
                     with flags.out.open("a") as lines:
