@@ -57,14 +57,27 @@ def bins_at_once(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid:
     return _Found.apply(point, shares, slopes, axis, grid)[0]
 
 
-def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
-    sizes = grid.mixed(shares) + 2 * grid.bound * grid.floor
-    first = torch.full_like(sizes[:, :1], -grid.bound)
+def located(point: Tensor, sizes: Tensor, axis: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return left and bottom of each point's bin, its width and height, both (2, B, D, ...), and its number, (1, B, D, ...).
+
+    `sizes`, (2, K, B, D, ...), are those of all bins along both axes, from -B on.
+    """
+    first = torch.full_like(sizes[:, :1], -bound)
     knots = torch.cat((first, sizes[:, :-1]), 1).cumsum(1)
     index = (point >= knots[axis, 1:]).sum(0, keepdim=True)
     pair = index.expand(2, 1, *point.shape)
-    ends = slopes.gather(0, torch.cat((index, index + 1)))
-    return torch.cat((knots.gather(1, pair)[:, 0], sizes.gather(1, pair)[:, 0], ends)), index
+    return knots.gather(1, pair)[:, 0], sizes.gather(1, pair)[:, 0], index
+
+
+def at_ends(values: Tensor, index: Tensor) -> Tensor:
+    """Return the values, (K + 1, B, D, ...), at both ends of the bins of those numbers: (2, B, D, ...)."""
+    return values.gather(0, torch.cat((index, index + 1)))
+
+
+def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
+    sizes = grid.mixed(shares) + 2 * grid.bound * grid.floor
+    corner, size, index = located(point, sizes, axis, grid.bound)
+    return torch.cat((corner, size, at_ends(slopes, index))), index
 
 
 class _Found(torch.autograd.Function):
