@@ -2,6 +2,7 @@
 
 from longflow.adaptive import adapt, settle
 from longflow.bijections.autoregressive import Autoregressive
+from longflow.bijections.bernstein import Bernstein
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
 from longflow.bijections.circular import CircularShift
@@ -31,6 +32,7 @@ __all__ = [
     "Affine",
     "Autoregressive",
     "BatchNorm",
+    "Bernstein",
     "Bijection",
     "Chain",
     "Checkerboard",

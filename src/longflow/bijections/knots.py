@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longflow.bijections.slopes import checked
 from longflow.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Grid:
-    """K bins, of [-B, B] on both axes. Of shares p (along x) and q (along z), each summing to 1, bin k has the sizes
+    """K bins of [-B, B] along x and along z, made of shares p and q that sum to 1 each.
+
+    With m = `slope`, a bin has the sizes
 
         w = 2B ((1 - K·floor) (p + m·q) / (1 + m) + floor),   h = 2B ((1 - K·floor) (q + m·p) / (1 + m) + floor)
 
@@ -26,10 +29,7 @@ class Grid:
     def __post_init__(self) -> None:
         if self.bins < 1:
             raise UsageError(f"a spline expects at least 1 bin; {self.bins} came")
-        if not self.bound > 0:
-            raise UsageError(f"a spline expects a bound > 0; {self.bound} came")
-        if not 0 < self.slope < 1:
-            raise UsageError(f"a spline expects 0 < slope < 1; {self.slope} came")
+        checked(self.bound, self.slope)
         if not 0 <= self.floor * self.bins < 1:
             raise UsageError(f"a spline of {self.bins} bins expects 0 <= floor < 1/{self.bins}; {self.floor} came")
 
@@ -58,9 +58,10 @@ def bins_at_once(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid:
 
 
 def located(point: Tensor, sizes: Tensor, axis: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return left and bottom of each point's bin, its width and height, both (2, B, D, ...), and its number, (1, B, D, ...).
+    """Return the corner (left, bottom) of each point's bin, its size (width, height), and its number.
 
-    `sizes`, (2, K, B, D, ...), are those of all bins along both axes, from -B on.
+    `sizes`, (2, K, B, D, ...), are those of all bins along both axes, from -B on. The corner and the size are
+    (2, B, D, ...), the number is (1, B, D, ...).
     """
     first = torch.full_like(sizes[:, :1], -bound)
     knots = torch.cat((first, sizes[:, :-1]), 1).cumsum(1)

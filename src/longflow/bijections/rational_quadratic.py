@@ -9,11 +9,9 @@ from torch import Tensor
 from longflow.bijections.bijection import Example
 from longflow.bijections.elementwise import Elementwise, Theta
 from longflow.bijections.knots import Grid, bins_at, bins_at_once
+from longflow.bijections.slopes import MOST, slopes_at
 from longflow.bijections.tails import TAILS
 from longflow.errors import choose
-
-MOST = 60.0
-"""Bound on the parameters of slopes, whose exponential must be finite in float32."""
 
 
 class RationalQuadratic(Elementwise):
@@ -105,12 +103,6 @@ def curve_back(z: Tensor, bins: Tensor, least: float) -> tuple[Tensor, Tensor]:
     discriminant = (half * half + 4 * s * rise * (s - half)).clamp(min=torch.finfo(z.dtype).tiny)
     position = (2 * s * rise / (half + discriminant.sqrt())).clamp(0, 1)
     return torch.addcmul(left, w, position), -_within(position, s, a, b)[1]
-
-
-def slopes_at(parameters: Tensor, least: float) -> Tensor:
-    """Return (eᵗ + m) / (1 + m eᵗ), in [m, 1/m], 1 at 0."""
-    e = parameters.clamp(-MOST, MOST).exp()
-    return (e + least) / (1 + least * e)
 
 
 def _within(t: Tensor, s: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from longflow.bijections.bijection import Example
 from longflow.bijections.elementwise import Elementwise, Theta
 from longflow.bijections.knots import at_ends, located
+from longflow.bijections.slopes import checked
 from longflow.bijections.tails import Linear
 from longflow.errors import UsageError
 
@@ -23,11 +24,7 @@ class Spline(Elementwise):
         super().__init__()
         if bins < 2:
             raise UsageError(f"{type(self).__name__} expects at least 2 bins; {bins} came")
-        if not bound > 0:
-            raise UsageError(f"{type(self).__name__} expects a bound > 0; {bound} came")
-        if not 0 <= slope < 1:
-            raise UsageError(f"{type(self).__name__} expects 0 <= slope < 1; {slope} came")
-        self.bins, self.bound, self.slope = bins, bound, slope
+        self.bins, self.bound, self.slope = bins, *checked(bound, slope)
 
     @abstractmethod
     def table(self, theta: Theta, shape: torch.Size) -> tuple[Tensor, Tensor]:
@@ -76,7 +73,7 @@ class LinearSpline(Spline):
     The log-slope jumps at the knots.
     """
 
-    def __init__(self, bins: int = 8, *, bound: float = 5.0, slope: float = 0.1) -> None:
+    def __init__(self, bins: int = 8, *, bound: float = 5.0, slope: float = 0.2) -> None:
         super().__init__(bins, bound, slope)
         self.parameters_per_feature = bins
 
@@ -101,7 +98,7 @@ class QuadraticSpline(Spline):
     At 0 it is the identity to rounding.
     """
 
-    def __init__(self, bins: int = 8, *, bound: float = 5.0, slope: float = 0.1, floor: float = 1e-3) -> None:
+    def __init__(self, bins: int = 8, *, bound: float = 5.0, slope: float = 0.2, floor: float = 1e-3) -> None:
         super().__init__(bins, bound, slope)
         if not 0 <= floor * bins < 1:
             raise UsageError(f"a spline of {bins} bins expects 0 <= floor < 1/{bins}; {floor} came")
