@@ -63,8 +63,9 @@ class Spline(Elementwise):
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
-        for build, shape in ((cls(), (3,)), (cls(3, bound=1.0), (2, 2, 3))):
-            yield Example(build, shape, (shape[0] * build.parameters_per_feature, *shape[1:]))
+        build: type = cls
+        for spline, shape in ((build(), (3,)), (build(3, bound=1.0), (2, 2, 3))):
+            yield Example(spline, shape, (shape[0] * spline.parameters_per_feature, *shape[1:]))
 
 
 class LinearSpline(Spline):
