@@ -32,7 +32,7 @@ ONTO_THE_LINE = {
 }
 SPLINES = {**ONTO_THE_LINE, "circular": lambda: RationalQuadratic(6, bound=B, tails="circular")}
 IDENTITY_OUTSIDE = ("rational", "steep", "quadratic", "linear")
-LEAST = {"rational": 0.3, "steep": 1e-3, "quadratic": 0.2, "linear": 0.2, "bernstein": 0.2, "bounded": 0.3}
+LEAST = {"rational": 1 / 3, "steep": 1e-3, "quadratic": 0.2, "linear": 0.2, "bernstein": 0.2, "bounded": 1 / 3}
 
 
 @pytest.fixture(params=SPLINES)
