@@ -2,8 +2,10 @@
 
 from longflow.adaptive import adapt, settle
 from longflow.bijections.autoregressive import Autoregressive
+from longflow.bijections.bernstein import Bernstein
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
+from longflow.bijections.circular import CircularShift
 from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
@@ -23,15 +25,18 @@ from longflow.bijections.rearrange import (
     Waypoint,
 )
 from longflow.bijections.residual import Residual
+from longflow.bijections.splines import LinearSpline, QuadraticSpline
 from longflow.constraints import constrain, tighten
 
 __all__ = [
     "Affine",
     "Autoregressive",
     "BatchNorm",
+    "Bernstein",
     "Bijection",
     "Chain",
     "Checkerboard",
+    "CircularShift",
     "Coupling",
     "Elementwise",
     "Embedded",
@@ -47,11 +52,13 @@ __all__ = [
     "Inverse",
     "Leading",
     "Learned",
+    "LinearSpline",
     "Logit",
     "PLULinear",
     "Permute",
     "Planar",
     "QRLinear",
+    "QuadraticSpline",
     "Radial",
     "RationalQuadratic",
     "Rearrangement",

@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longflow.bijections.slopes import checked
 from longflow.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Grid:
-    """K bins, of [-B, B] on both axes. Of shares p (along x) and q (along z), each summing to 1, bin k has the sizes
+    """K bins of [-B, B] along x and along z, made of shares p and q that sum to 1 each.
+
+    With m = `slope`, a bin has the sizes
 
         w = 2B ((1 - K·floor) (p + m·q) / (1 + m) + floor),   h = 2B ((1 - K·floor) (q + m·p) / (1 + m) + floor)
 
@@ -26,10 +29,7 @@ class Grid:
     def __post_init__(self) -> None:
         if self.bins < 1:
             raise UsageError(f"a spline expects at least 1 bin; {self.bins} came")
-        if not self.bound > 0:
-            raise UsageError(f"a spline expects a bound > 0; {self.bound} came")
-        if not 0 < self.slope < 1:
-            raise UsageError(f"a spline expects 0 < slope < 1; {self.slope} came")
+        checked(self.bound, self.slope)
         if not 0 <= self.floor * self.bins < 1:
             raise UsageError(f"a spline of {self.bins} bins expects 0 <= floor < 1/{self.bins}; {self.floor} came")
 
@@ -57,14 +57,28 @@ def bins_at_once(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid:
     return _Found.apply(point, shares, slopes, axis, grid)[0]
 
 
-def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
-    sizes = grid.mixed(shares) + 2 * grid.bound * grid.floor
-    first = torch.full_like(sizes[:, :1], -grid.bound)
+def located(point: Tensor, sizes: Tensor, axis: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the corner (left, bottom) of each point's bin, its size (width, height), and its number.
+
+    `sizes`, (2, K, B, D, ...), are those of all bins along both axes, from -B on. The corner and the size are
+    (2, B, D, ...), the number is (1, B, D, ...).
+    """
+    first = torch.full_like(sizes[:, :1], -bound)
     knots = torch.cat((first, sizes[:, :-1]), 1).cumsum(1)
     index = (point >= knots[axis, 1:]).sum(0, keepdim=True)
     pair = index.expand(2, 1, *point.shape)
-    ends = slopes.gather(0, torch.cat((index, index + 1)))
-    return torch.cat((knots.gather(1, pair)[:, 0], sizes.gather(1, pair)[:, 0], ends)), index
+    return knots.gather(1, pair)[:, 0], sizes.gather(1, pair)[:, 0], index
+
+
+def at_ends(values: Tensor, index: Tensor) -> Tensor:
+    """Return the values, (K + 1, B, D, ...), at both ends of the bins of those numbers: (2, B, D, ...)."""
+    return values.gather(0, torch.cat((index, index + 1)))
+
+
+def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
+    sizes = grid.mixed(shares) + 2 * grid.bound * grid.floor
+    corner, size, index = located(point, sizes, axis, grid.bound)
+    return torch.cat((corner, size, at_ends(slopes, index))), index
 
 
 class _Found(torch.autograd.Function):
