@@ -7,9 +7,11 @@ from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, So
 from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
+from longflow.bijections.mixture import DeepSigmoid, LogisticMixture
 from longflow.bijections.norm import BatchNorm
 from longflow.bijections.orthogonal import Householder, Rotation
 from longflow.bijections.planar import Planar, Radial, Sylvester
+from longflow.bijections.polynomial import SumOfSquares
 from longflow.bijections.rational_quadratic import RationalQuadratic
 from longflow.bijections.rearrange import (
     Checkerboard,
@@ -33,6 +35,7 @@ __all__ = [
     "Chain",
     "Checkerboard",
     "Coupling",
+    "DeepSigmoid",
     "Elementwise",
     "Embedded",
     "Example",
@@ -47,6 +50,7 @@ __all__ = [
     "Inverse",
     "Leading",
     "Learned",
+    "LogisticMixture",
     "Logit",
     "PLULinear",
     "Permute",
@@ -66,6 +70,7 @@ __all__ = [
     "Squeeze",
     "Standardise",
     "Step",
+    "SumOfSquares",
     "Sylvester",
     "Under",
     "Waypoint",
