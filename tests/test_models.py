@@ -29,6 +29,7 @@ SMALL = {
     "iaf": {"layers": 2, "hidden": 16, "depth": 1},
     "nsf": {"layers": 2, "hidden": 16, "blocks": 1, "bins": 4},
     "iresnet": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
+    "naf": {"transforms": 2, "signals": 3, "hidden": 8, "depth": 1},
     "residualflow": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
 }
 OWN = {name: {"scales": None} for name in ("glow", "realnvp", "residualflow")}
