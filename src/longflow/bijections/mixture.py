@@ -12,6 +12,9 @@ from longflow.bijections.elementwise import Theta
 from longflow.bijections.root import Rooted
 from longflow.errors import UsageError
 
+SPREAD = 1.0
+"""How far sigmoids lie apart at a context of zeros."""
+
 
 def logit_of_mixture(log_weights: Tensor, y: Tensor, log_slope: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
     """Return h = logit(Σ_k w_k σ(y_k)) and log dh/dx, given log w, Σ w = 1, and y(x) with its log dy_k/dx.
@@ -27,14 +30,14 @@ def logit_of_mixture(log_weights: Tensor, y: Tensor, log_slope: Tensor, dim: int
     return below - above, density - below - above
 
 
-def spread(count: int, width: float) -> Tensor:
+def spread(count: int, width: float) -> list[float]:
     """Return places from -width to width, evenly; 0 for one: equal parts of a map would stay equal in training."""
-    return torch.linspace(-width, width, count) if count > 1 else torch.zeros(1)
+    return [width * (2 * k / (count - 1) - 1) for k in range(count)] if count > 1 else [0.0]
 
 
-def narrowing(places: Tensor) -> float:
+def narrowing(places: list[float]) -> float:
     """Return the log-scale with which logistics at these places have together the deviation of one."""
-    return 0.5 * math.log1p(-3 / math.pi**2 * places.square().mean().item())
+    return 0.5 * math.log1p(-3 / math.pi**2 * sum(place**2 for place in places) / len(places))
 
 
 def along(numbers: Tensor, like: Tensor) -> Tensor:
@@ -43,7 +46,7 @@ def along(numbers: Tensor, like: Tensor) -> Tensor:
 
 
 class LogisticMixture(Rooted):
-    """z = logit(Σ_k π_k σ((x - μ_k)/s_k)) · exp(a) + b (Flow++: Ho, Chen, Srinivas, Duan & Abbeel 2019, eq. 9-12).
+    """z = logit(Σ_k π_k σ((x - μ_k)/s_k)) · exp(a) + b (Flow++: Ho et al. 2019, section 3.2.1).
 
     The context is the logits of π, then the means μ, then the log-scales log s, of as many as there are `components`,
     then a, then b. The means are counted from places between -1 and 1, and the scales from where the mixture has the
@@ -59,8 +62,9 @@ class LogisticMixture(Rooted):
             raise UsageError(f"LogisticMixture expects components >= 1; {components} came")
         self.components = components
         self.parameters_per_feature = 3 * components + 2
-        self.register_buffer("places", spread(components, 1.0), persistent=False)
-        self.log_scale = narrowing(self.places)
+        places = spread(components, SPREAD)
+        self.register_buffer("places", torch.tensor(places), persistent=False)
+        self.log_scale = narrowing(places)
 
     def extra_repr(self) -> str:
         return f"components={self.components}"
@@ -88,15 +92,15 @@ class LogisticMixture(Rooted):
 
 
 class DeepSigmoid(Rooted):
-    """The transformers of neural autoregressive flows (Huang, Krueger, Lacoste & Courville 2018, section 3).
+    """The transformers of neural autoregressive flows (Huang, Krueger, Lacoste & Courville 2018, section 3.1).
 
     h⁰ = x, z = hᴸ, and each layer is
 
         h_i ← logit(Σ_j w_ij σ(a_j Σ_k u_jk h_k + b_j))
 
-    with w and u of positive rows that sum to one and a > 0. `layers` 1 is the deep sigmoidal flow (DSF, eq. 8), of
-    which z = logit(Σ_j w_j σ(a_j x + b_j)); more are the deep dense sigmoidal flow (DDSF, eq. 9), of `signals` numbers
-    h between layers. Values and slopes are in log space, so that the map is onto; the inverse is numerical (`root`).
+    with w and u of positive rows that sum to one and a > 0. `layers` 1 is the deep sigmoidal flow (DSF),
+    z = logit(Σ_j w_j σ(a_j x + b_j)); more are the deep dense sigmoidal flow (DDSF), of `signals` numbers h between
+    layers. Values and slopes are in log space, so that the map is onto; the inverse is numerical (`root`).
 
     The context is, layer by layer, a (softplus) and b, of `signals` numbers each, then the logits of u where more than
     one h comes in, then those of w, row by row. A context of zeros is near the identity.
@@ -110,9 +114,10 @@ class DeepSigmoid(Rooted):
         if signals < 1 or layers < 1:
             raise UsageError(f"DeepSigmoid expects signals >= 1 and layers >= 1; {signals} and {layers} came")
         self.signals, self.layers = signals, layers
-        self.register_buffer("places", spread(signals, 1.0), persistent=False)
+        places = spread(signals, SPREAD)
+        self.register_buffer("places", torch.tensor(places), persistent=False)
         self.register_buffer("near", -4 * (self.places[:, None] - self.places).square(), persistent=False)
-        self.steepness = math.log(math.expm1(math.exp(-narrowing(self.places))))
+        self.steepness = math.log(math.expm1(math.exp(-narrowing(places))))
         inward = [1] + [signals] * (layers - 1)
         self.widths = list(zip(inward, [*inward[1:], 1], strict=True))
         self.sizes = [

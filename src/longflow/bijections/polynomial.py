@@ -21,7 +21,7 @@ TILT = 0.1
 
 
 class SumOfSquares(Rooted):
-    """z = c + ∫₀ˣ (ε + Σ_k p_k(t)²) dt, p_k of degree r (SOS flow: Jaini, Selby & Yu 2019, eq. 9).
+    """z = c + ∫₀ˣ (ε + Σ_k p_k(t)²) dt, p_k of degree r (SOS flow: Jaini, Selby & Yu 2019, section 3).
 
     The context is the coefficients of p_1, of p_2, …, from the constant on, r + 1 each, then c. The constants are
     counted from where Σ p_k(0)² = 1 - ε, so that a context of zeros is near the identity, and the linear coefficients
@@ -45,7 +45,7 @@ class SumOfSquares(Rooted):
         self.rule = [
             ((1 + node) / 2, weight / 2) for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True)
         ]
-        self.register_buffer("tilts", spread(polynomials, TILT), persistent=False)
+        self.register_buffer("tilts", torch.tensor(spread(polynomials, TILT)), persistent=False)
         self.constant = ((1 - FLATTEST) / polynomials) ** 0.5
 
     def extra_repr(self) -> str:

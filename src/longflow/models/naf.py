@@ -30,8 +30,8 @@ def naf(
 ) -> Flow:
     """Autoregressive transforms, each feature moved by a small monotone network whose weights the features before set.
 
-    z_d = τ(x_d; θ_d), θ = MADE(x, context), with τ a deep sigmoidal flow (section 3.1) or its dense form of two layers
-    (section 3.2); the order of the features is reversed between transforms. τ maps the line onto the line, as it is
+    z_d = τ(x_d; θ_d), θ = MADE(x, context), with τ a deep sigmoidal flow or its dense form of two layers
+    (section 3.1); the order of the features is reversed between transforms. τ maps the line onto the line, as it is
     computed in log space, so that the density integrates to one. Starts near the identity. Sampling solves for one
     feature after the other, each by some 40 evaluations of τ: it is slow where densities are fast.
 
