@@ -88,10 +88,10 @@ def test_one_map_learns_two_modes(map_):
         torch.distributions.Categorical(torch.ones(2)),
         torch.distributions.Normal(torch.tensor([-2.0, 2.0]), torch.tensor([0.5, 0.5])),
     )
-    x = mixture.sample((2000, 1))
+    x = mixture.sample((500, 1))
     flow = Flow(Learned(map_, (1,)), StandardNormal((1,)))
     optimiser = torch.optim.Adam(flow.parameters(), 0.05)
-    for _ in range(200):
+    for _ in range(150):
         optimiser.zero_grad()
         (-flow.log_prob(x).mean()).backward()
         optimiser.step()
