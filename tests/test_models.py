@@ -28,8 +28,8 @@ SMALL = {
     "maf": {"layers": 2, "hidden": 16, "depth": 1},
     "iaf": {"layers": 2, "hidden": 16, "depth": 1},
     "nsf": {"layers": 2, "hidden": 16, "blocks": 1, "bins": 4},
+    "naf": {"layers": 2, "signals": 3, "hidden": 16, "depth": 1},
     "iresnet": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
-    "naf": {"transforms": 2, "signals": 3, "hidden": 8, "depth": 1},
     "residualflow": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
 }
 OWN = {name: {"scales": None} for name in ("glow", "realnvp", "residualflow")}
@@ -54,7 +54,7 @@ def stirred(model):
     return model
 
 
-WALKS = ("iaf", "maf", "nsf")
+WALKS = ("iaf", "maf", "naf", "nsf")
 """Models one of whose ways walks through the features, one after the other: its graph grows with them."""
 
 COMPILED = [

@@ -77,10 +77,10 @@ class LogisticMixture(Rooted):
 
     def _read(self, theta: Theta) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return the logits, means and log-scales, (K, B, D, ...), and a and b, (B, D, ...)."""
-        logits, means, log_scales = torch.stack(theta[:-2]).chunk(3)
+        logits, means, log_scales = theta[:-2].chunk(3)
         return logits, means + along(self.places, means), log_scales + self.log_scale, theta[-2], theta[-1]
 
-    def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+    def standardising(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
         zero, log_std = torch.zeros_like(mean), std.log()
         means = [mean + (std - 1) * place for place in self.places]
         return (*[zero] * self.components, *means, *[log_std] * self.components, zero, zero)
@@ -129,7 +129,7 @@ class DeepSigmoid(Rooted):
         return f"signals={self.signals}, layers={self.layers}"
 
     def ahead(self, x: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
-        parts = iter(torch.stack(theta).split(self.sizes))
+        parts = iter(theta.split(self.sizes))
         h, log_slope = x[None], torch.zeros_like(x)[None]
         for into, out in self.widths:
             h, log_slope = self._layer(h, log_slope, [next(parts) for _ in range(4)], into, out)

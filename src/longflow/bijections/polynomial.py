@@ -58,7 +58,7 @@ class SumOfSquares(Rooted):
 
     def _coefficients(self, theta: Theta) -> list[Tensor]:
         """Return the coefficients of the polynomials, (K, B, D, ...), from the constant on."""
-        constant, linear, *higher = torch.stack(theta[:-1]).unflatten(0, (self.polynomials, -1)).unbind(1)
+        constant, linear, *higher = theta[:-1].unflatten(0, (self.polynomials, -1)).unbind(1)
         return [constant + self.constant, linear + along(self.tilts, linear), *higher]
 
     def _slope(self, x: Tensor, coefficients: list[Tensor]) -> Tensor:
