@@ -9,9 +9,11 @@ from longflow.bijections.circular import CircularShift
 from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
+from longflow.bijections.mixture import DeepSigmoid, LogisticMixture
 from longflow.bijections.norm import BatchNorm
 from longflow.bijections.orthogonal import Householder, Rotation
 from longflow.bijections.planar import Planar, Radial, Sylvester
+from longflow.bijections.polynomial import SumOfSquares
 from longflow.bijections.rational_quadratic import RationalQuadratic
 from longflow.bijections.rearrange import (
     Checkerboard,
@@ -38,6 +40,7 @@ __all__ = [
     "Checkerboard",
     "CircularShift",
     "Coupling",
+    "DeepSigmoid",
     "Elementwise",
     "Embedded",
     "Example",
@@ -53,6 +56,7 @@ __all__ = [
     "Leading",
     "Learned",
     "LinearSpline",
+    "LogisticMixture",
     "Logit",
     "PLULinear",
     "Permute",
@@ -73,6 +77,7 @@ __all__ = [
     "Squeeze",
     "Standardise",
     "Step",
+    "SumOfSquares",
     "Sylvester",
     "Under",
     "Waypoint",
