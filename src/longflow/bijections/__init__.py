@@ -4,7 +4,7 @@ from longflow.adaptive import adapt, settle
 from longflow.bijections.autoregressive import Autoregressive
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
-from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
+from longflow.bijections.compose import At, Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
 from longflow.bijections.norm import BatchNorm
@@ -27,6 +27,7 @@ from longflow.constraints import constrain, tighten
 
 __all__ = [
     "Affine",
+    "At",
     "Autoregressive",
     "BatchNorm",
     "Bijection",
