@@ -128,6 +128,7 @@ def measure(
         "bits_per_dim": float(bits.mean()) if proper else None,
         "stderr_bits_per_dim": standard_error(bits) if proper else None,
         "likelihood": model.likelihood,
+        **({"context": list(given)} if (given := context_of(run.config())) else {}),
         "dequantiser": model.dequantiser,
         "importance_samples": importance_samples,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
