@@ -18,6 +18,7 @@ from longflow.data import Dataset
 from longflow.errors import UsageError, choose
 from longflow.models import CATALOGUE
 from longflow.models.autoencoder import of_levels
+from longflow.nets import embedding
 from longflow.objectives import ClassLikelihood
 from longflow.training import Recipe
 
@@ -168,7 +169,12 @@ def _conditioned(name: str, settings: Settings, options: Mapping[str, Any], data
         raise UsageError(f"--context expects a model that takes one ({', '.join(able)}); {name} is none")
     if options.get("classes"):
         raise UsageError("expected --classes or --context, not both (a column of the table may be the class)")
+    embedding(contexts.shape, **_sizes(settings))
     return {"context": settings.embed_features or math.prod(contexts.shape)}
+
+
+def _sizes(settings: Settings) -> dict[str, int]:
+    return {"features": settings.embed_features, "width": settings.embed_width, "depth": settings.embed_depth}
 
 
 def _contexts(dataset: Dataset) -> dict[str, Any]:
@@ -188,8 +194,8 @@ def _contexts(dataset: Dataset) -> dict[str, Any]:
 def _embedding(settings: Settings, dataset: Dataset) -> dict[str, Any] | None:
     if dataset.contexts is None:
         return None
-    fields = ("embed_features", "embed_width", "embed_depth")
-    return {"context_shape": list(dataset.contexts.shape)} | {name: getattr(settings, name) for name in fields}
+    sizes = {f"embed_{name}": size for name, size in _sizes(settings).items()}
+    return {"context_shape": list(dataset.contexts.shape), **sizes}
 
 
 def _preprocessing(options: Mapping[str, Any], dataset: Dataset) -> str:

@@ -15,6 +15,7 @@ from longflow.runs import Run
 FAR = 0.1
 """Share of a context's range in the training rows beyond which a value outside of it is warned of."""
 
+LARGEST = float(np.finfo(np.float32).max)
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -61,7 +62,7 @@ def _values(config: Mapping[str, Any], given: str) -> list[float]:
     found: dict[str, float] = {}
     for part in _parts(given):
         name, _, text = (side.strip() for side in part.rpartition("="))
-        if not name or not NUMBER.fullmatch(text) or abs(float(text)) > np.finfo(np.float32).max:
+        if not name or not NUMBER.fullmatch(text) or abs(float(text)) > LARGEST:
             expected = ",".join(f"{name}=NUMBER" for name in names)
             raise UsageError(f'expected --given "{expected}"; {part!r} came')
         if choose("context", name, names) in found:
