@@ -102,8 +102,7 @@ def test_a_known_conditional_density_is_learnt(tmp_path):
     assert -0.08 < error.mean() < SIGMAS * error.std() / math.sqrt(2000)
     assert np.abs(error).mean() < 0.2
     one_gaussian = torch.distributions.MultivariateNormal(x.mean(0), torch.cov(x.T)).log_prob(x).mean().item()
-    print("FIG", error.mean(), error.std(), np.abs(error).mean(), one_gaussian, shuffled, truth.mean())
-    assert truth.mean() + error.mean() > one_gaussian + 0.7
+    assert truth.mean() + error.mean() > one_gaussian + 1.5
     assert shuffled < one_gaussian - 0.7
     place = torch.tensor([0.5, -0.8])
     with torch.no_grad():
