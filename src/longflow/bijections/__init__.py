@@ -6,7 +6,7 @@ from longflow.bijections.bernstein import Bernstein
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
 from longflow.bijections.circular import CircularShift
-from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
+from longflow.bijections.compose import At, Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
 from longflow.bijections.mixture import DeepSigmoid, LogisticMixture
@@ -32,6 +32,7 @@ from longflow.constraints import constrain, tighten
 
 __all__ = [
     "Affine",
+    "At",
     "Autoregressive",
     "BatchNorm",
     "Bernstein",
