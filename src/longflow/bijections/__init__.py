@@ -8,6 +8,7 @@ from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, So
 from longflow.bijections.circular import CircularShift
 from longflow.bijections.compose import At, Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
+from longflow.bijections.full_coupling import FullCoupling
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
 from longflow.bijections.mixture import DeepSigmoid, LogisticMixture
 from longflow.bijections.norm import BatchNorm
@@ -49,6 +50,7 @@ __all__ = [
     "FactorOut",
     "Flatten",
     "FreeLinear",
+    "FullCoupling",
     "HalfToOne",
     "Halves",
     "Householder",
