@@ -11,6 +11,7 @@ x = ±30 and ±1e6, and nats of 20,000 other draws.
 
 import argparse
 import json
+import math
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -121,11 +122,16 @@ def measured(model):
     return {
         "integral": found,
         "not_numbers": lost,
-        "image": model.encode(far[2:]).flatten().tolist(),
-        "round_trip_30": max(away[:2]),
-        "round_trip_1e6": max(away[2:]),
+        "image": [told(z) for z in model.encode(far[2:]).flatten().tolist()],
+        "round_trip_30": told(max(away[:2])),
+        "round_trip_1e6": told(max(away[2:])),
         "nats": model.log_prob(draws(20000)).mean().item(),
     }
+
+
+def told(number):
+    """JSON has no infinity."""
+    return number if math.isfinite(number) else str(number)
 
 
 def integral(model):

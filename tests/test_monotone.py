@@ -59,6 +59,19 @@ def test_a_flat_stretch_gives_finite_roots_and_gradients():
     assert theta.grad.isfinite().all()
 
 
+def test_no_slope_is_too_small_for_a_root():
+    """exp(200) is infinite in float32, and times a residual of nought no number."""
+
+    def f(x):
+        return x - x.clamp(-1, 1), torch.where(x.abs() < 1.5, -200.0, 0.0)
+
+    z = torch.zeros(1, requires_grad=True)
+    x = root(f, z)
+    x.backward()
+    assert x.abs() <= 1
+    assert z.grad.isfinite()
+
+
 def test_what_is_no_number_comes_back_as_such():
     assert root(MAPS["cubic"], torch.tensor([math.nan])).isnan().all()
 
