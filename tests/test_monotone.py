@@ -25,6 +25,9 @@ MAPS = {
 }
 ROOTED = [cls() for cls in sorted(set(leaves(Rooted)), key=lambda cls: cls.__name__)]
 
+MISSING = {"Bernstein": 0.5, "SumOfSquares": 0.1}
+"""Nats that a map may lack of two modes; a slope of at least 0.2 cannot be flat between them."""
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", MAPS)
@@ -47,15 +50,29 @@ def test_roots_are_differentiated_implicitly():
 
 
 def test_a_flat_stretch_gives_finite_roots_and_gradients():
-    """Two narrow components: between them the map rounds to 0 on a whole interval."""
-    mixture = LogisticMixture(2)
-    theta = torch.tensor([[0.0, 0.0, -1.0, 1.0, -7.0, -7.0, 0.0, 0.0]], requires_grad=True)
-    z = torch.zeros(1, 1, requires_grad=True)
-    x, log_det = mixture.inverse(z, theta)
-    assert x.abs() < 2
+    """Two narrow components: between them the map rounds to 0 on a whole interval, and its slope to nought."""
+    means = torch.linspace(900, 1000, 64)[:, None]
+    nought, narrow = torch.zeros(64, 2), torch.full((64, 2), -14.0)
+    theta = torch.cat((nought, -means, means, narrow, nought), 1).requires_grad_()
+    z = torch.zeros(64, 1, requires_grad=True)
+    x, log_det = LogisticMixture(2).inverse(z, theta)
+    assert (x.abs() < 1002).all()
     (x.sum() + log_det.sum()).backward()
     assert z.grad.isfinite().all()
     assert theta.grad.isfinite().all()
+
+
+def test_no_slope_is_too_small_for_a_root():
+    """exp(200) is infinite in float32, and times a residual of nought no number."""
+
+    def f(x):
+        return x - x.clamp(-1, 1), torch.where(x.abs() < 1.5, -200.0, 0.0)
+
+    z = torch.zeros(1, requires_grad=True)
+    x = root(f, z)
+    x.backward()
+    assert x.abs() <= 1
+    assert z.grad.isfinite()
 
 
 def test_what_is_no_number_comes_back_as_such():
@@ -80,9 +97,18 @@ def test_float32_comes_back_from_far_out(map_):
     close(map_.inverse(z, theta)[0] / x.abs().clamp_min(1), x / x.abs().clamp_min(1), FLOAT32_ROUND_TRIP)
 
 
+@pytest.mark.parametrize("map_", [*ROOTED, DeepSigmoid(4, layers=2), SumOfSquares(3)], ids=repr)
+def test_no_two_parts_start_alike(map_):
+    """Parts of equal gradients would stay equal."""
+    theta = torch.zeros(1, map_.parameters_per_feature, requires_grad=True)
+    z, log_det = map_(torch.tensor([[-1.3], [0.2], [0.7], [2.1]]), theta)
+    (0.5 * z.square().sum() - log_det.sum()).backward()
+    assert len(theta.grad.unique()) == theta.numel()
+
+
 @pytest.mark.parametrize("map_", [*ROOTED, DeepSigmoid(4, layers=2)], ids=repr)
 def test_one_map_learns_two_modes(map_):
-    """Half N(-2, 0.5²), half N(2, 0.5²), from a context of zeros: parts that start alike would never part."""
+    """Half N(-2, 0.5²), half N(2, 0.5²), from a context of zeros; one normal lacks 0.72 nats of it."""
     torch.manual_seed(0)
     mixture = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(torch.ones(2)),
@@ -96,11 +122,11 @@ def test_one_map_learns_two_modes(map_):
         (-flow.log_prob(x).mean()).backward()
         optimiser.step()
     missing = mixture.log_prob(x).mean() - flow.log_prob(x).mean()
-    assert missing.item() < (0.25 if isinstance(map_, SumOfSquares) else 0.05)
+    assert missing.item() < MISSING.get(type(map_).__name__, 0.05)
 
 
 def test_a_mixture_takes_its_start_from_data():
-    x = 1000 + 50 * torch.randn(4000, 2, 1, 1)
+    x = 10 + 0.1 * torch.randn(4000, 2, 1, 1)
     layer = Learned(LogisticMixture(3), (2, 1, 1))
     with torch.no_grad():
         layer.adapt(x)

@@ -29,7 +29,8 @@ class SumOfSquares(Rooted):
 
     ε = 0.01 is the least slope, by which the map is onto. The integral is exact: a Gauss-Legendre rule of r + 1 nodes,
     of positive terms only. z is a polynomial of degree 2r + 1: float32 overflows where x is so large, from 10⁷ on for
-    r = 2, 2·10⁴ for r = 4. The inverse is numerical (`root`).
+    r = 2, 2·10⁴ for r = 4. A stack of n has degree (2r + 1)ⁿ and soon does so in float64, too; where it does, its
+    log-density is no number. The inverse is numerical (`root`).
     """
 
     tilts: Tensor
