@@ -70,7 +70,7 @@ def zuko_rational(theta, bins=K):
 
 def nflows_quadratic(theta):
     ours = QuadraticSpline(K, bound=B)
-    slopes = ours.table(theta.T[:, :, None], (len(theta), 1))[1][:, :, 0].T
+    slopes = ours.table(theta.T[:, :, None])[1][:, :, 0].T
     heights = (slopes - 1e-3).expm1().log()
     ends = {"left": -B, "right": B, "bottom": -B, "top": B, "min_bin_height": 0.0}
 

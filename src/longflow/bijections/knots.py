@@ -47,7 +47,8 @@ def bins_at(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid
     """Return the bin of each point, as left, bottom, width, height and the parameters of the slopes at both ends.
 
     `point`, (B, D, ...), in [-B, B], is an x (axis 0) or a z (axis 1); `shares`, (2, K, B, D, ...), are p and q, and
-    `slopes` is (K + 1, B, D, ...). The result is (6, B, D, ...). Each bin has its left end, not its right one.
+    `slopes` is (K + 1, B, D, ...); both may have ones for B and
+    space. The result is (6, B, D, ...). Each bin has its left end, not its right one.
     """
     return _found(point, shares, slopes, axis, grid)[0]
 
@@ -60,19 +61,19 @@ def bins_at_once(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid:
 def located(point: Tensor, sizes: Tensor, axis: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the corner (left, bottom) of each point's bin, its size (width, height), and its number.
 
-    `sizes`, (2, K, B, D, ...), are those of all bins along both axes, from -B on. The corner and the size are
-    (2, B, D, ...), the number is (1, B, D, ...).
+    `sizes`, (2, K, B, D, ...), are those of all bins along both axes, from -B on; B and space may be ones. The
+    corner and the size are (2, B, D, ...), the number is (1, B, D, ...).
     """
     first = torch.full_like(sizes[:, :1], -bound)
     knots = torch.cat((first, sizes[:, :-1]), 1).cumsum(1)
     index = (point >= knots[axis, 1:]).sum(0, keepdim=True)
-    pair = index.expand(2, 1, *point.shape)
-    return knots.gather(1, pair)[:, 0], sizes.gather(1, pair)[:, 0], index
+    pair, all_bins = index.expand(2, 1, *point.shape), (2, sizes.shape[1], *point.shape)
+    return knots.expand(all_bins).gather(1, pair)[:, 0], sizes.expand(all_bins).gather(1, pair)[:, 0], index
 
 
 def at_ends(values: Tensor, index: Tensor) -> Tensor:
     """Return the values, (K + 1, B, D, ...), at both ends of the bins of those numbers: (2, B, D, ...)."""
-    return values.gather(0, torch.cat((index, index + 1)))
+    return values.expand(len(values), *index.shape[1:]).gather(0, torch.cat((index, index + 1)))
 
 
 def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -92,7 +93,7 @@ class _Found(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.grid = inputs[4]
+        ctx.grid, ctx.shapes = inputs[4], (inputs[1].shape, inputs[2].shape)
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
@@ -104,4 +105,4 @@ class _Found(torch.autograd.Function):
         steps = torch.arange(bins, device=index.device).reshape(bins, *[1] * (index.dim() - 1))
         shares = (low[:, None] * (steps < index)).scatter_add(1, index.expand(2, *index.shape), size[:, None])
         slopes = grad.new_zeros(bins + 1, *index.shape[1:]).scatter_add(0, torch.cat((index, index + 1)), grad[4:])
-        return None, shares, slopes, None, None
+        return None, shares.sum_to_size(ctx.shapes[0]), slopes.sum_to_size(ctx.shapes[1]), None, None

@@ -48,7 +48,7 @@ class RationalQuadratic(Elementwise):
 
     def ahead(self, x: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         inside = self.tails.enter(x, self.grid.bound)
-        shares, slopes = self._parts(inside, theta)
+        shares, slopes = self._parts(theta)
         if torch.compiler.is_compiling():
             y, log_slope = curve(inside, bins_at(inside, shares, slopes, 0, self.grid), self.grid.slope)
         else:
@@ -57,7 +57,7 @@ class RationalQuadratic(Elementwise):
 
     def back(self, z: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         inside = self.tails.enter(z, self.grid.bound)
-        shares, slopes = self._parts(inside, theta)
+        shares, slopes = self._parts(theta)
         y, log_slope = curve_back(inside, bins_at(inside, shares, slopes, 1, self.grid), self.grid.slope)
         return self.tails.leave(z, inside, y, log_slope)
 
@@ -65,12 +65,11 @@ class RationalQuadratic(Elementwise):
         """Return the identity: within its fixed interval a spline cannot follow the units of data."""
         return (torch.zeros_like(mean),) * self.parameters_per_feature
 
-    def _parts(self, x: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
-        """Return the shares of the bins, (2, K, *x.shape), and the parameters of the slopes, (K + 1, *x.shape)."""
+    def _parts(self, theta: Theta) -> tuple[Tensor, Tensor]:
+        """Return the shares of the bins, (2, K, B, D, ...), and the parameters of the slopes, (K + 1, B, D, ...)."""
         bins = self.grid.bins
         sizes, free = theta.split((2 * bins, len(theta) - 2 * bins))
-        shares = sizes.unflatten(0, (2, bins)).softmax(1)
-        return shares.expand(2, bins, *x.shape), self.tails.slopes(free).expand(bins + 1, *x.shape)
+        return sizes.unflatten(0, (2, bins)).softmax(1), self.tails.slopes(free)
 
     def extra_repr(self) -> str:
         return f"{self.grid}, tails={self.tails.__name__}"

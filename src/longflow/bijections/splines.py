@@ -27,8 +27,8 @@ class Spline(Elementwise):
         self.bins, self.bound, self.slope = bins, *checked(bound, slope)
 
     @abstractmethod
-    def table(self, theta: Theta, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """Return widths and heights, (2, K, *shape), and the slopes at all knots, (K + 1, *shape)."""
+    def table(self, theta: Theta) -> tuple[Tensor, Tensor]:
+        """Return widths and heights, (2, K, B, D, ...), and the slopes at all knots, (K + 1, B, D, ...)."""
 
     @abstractmethod
     def rise(self, t: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ class Spline(Elementwise):
 
     def _bin(self, point: Tensor, theta: Theta, axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         inside = Linear.enter(point, self.bound)
-        sizes, slopes = self.table(theta, point.shape)
+        sizes, slopes = self.table(theta)
         corner, size, index = located(inside, sizes, axis, self.bound)
         return inside, corner, size, at_ends(slopes, index)
 
@@ -78,8 +78,8 @@ class LinearSpline(Spline):
         super().__init__(bins, bound, slope)
         self.parameters_per_feature = bins
 
-    def table(self, theta: Theta, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        slopes = self._least(self.bins * theta.softmax(0)).expand(self.bins, *shape)
+    def table(self, theta: Theta) -> tuple[Tensor, Tensor]:
+        slopes = self._least(self.bins * theta.softmax(0))
         width = 2 * self.bound / self.bins
         sizes = torch.stack((torch.full_like(slopes, width), width * slopes))
         return sizes, torch.cat((slopes, slopes[-1:]))
@@ -106,7 +106,7 @@ class QuadraticSpline(Spline):
         self.floor = floor
         self.parameters_per_feature = 2 * bins - 1
 
-    def table(self, theta: Theta, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def table(self, theta: Theta) -> tuple[Tensor, Tensor]:
         logits, logs = theta.split((self.bins, self.bins - 1))
         widths = self.floor + (1 - self.bins * self.floor) * logits.softmax(0)
         inner = (logs - logs.amax(0, keepdim=True)).exp()
@@ -118,7 +118,7 @@ class QuadraticSpline(Spline):
         slopes = torch.cat((one, inner, one))
         widths = 2 * self.bound * widths
         sizes = torch.stack((widths, widths * (slopes[:-1] + slopes[1:]) / 2))
-        return sizes.expand(2, self.bins, *shape), slopes.expand(self.bins + 1, *shape)
+        return sizes, slopes
 
     def rise(self, t: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         bend = (b - a) * t
