@@ -60,7 +60,7 @@ COMPILED = [
     (name, p, s)
     for name, m in FLOWS.items()
     for p in (None, *list(m.presets)[: name not in WALKS])
-    for s in SHAPES[1 : 3 if name in WALKS else 4 : 2]
+    for s in (SHAPES[:1] if name in WALKS else SHAPES[1:4:2])
 ]
 """Compiling takes seconds, and the presets differ in sizes more than in kind."""
 
@@ -143,10 +143,11 @@ def test_a_model_of_classes_compiles_with_labels_and_without():
 @pytest.mark.parametrize("name", FLOWS)
 def test_integrates_to_one_in_the_plane(name):
     flow = stirred(longflow.build(name, shape=(2,), **SMALL[name])).double().eval()
-    axis = torch.linspace(-60, 60, 1601, dtype=torch.float64)
+    points = 801 if name in WALKS else 1601
+    axis = torch.linspace(-60, 60, points, dtype=torch.float64)
     with torch.no_grad():
         mass = sum(flow.log_prob(torch.cartesian_prod(part, axis)).exp().sum() for part in axis.split(200))
-    assert mass.item() * (120 / 1600) ** 2 == pytest.approx(1, abs=NORMALISED)
+    assert mass.item() * (120 / (points - 1)) ** 2 == pytest.approx(1, abs=NORMALISED)
 
 
 @pytest.mark.parametrize("name", FLOWS)
