@@ -61,7 +61,7 @@ COMPILED = [
     (name, p, s)
     for name, m in FLOWS.items()
     for p in (None, *list(m.presets)[: name not in WALKS])
-    for s in SHAPES[1 : 3 if name in WALKS else 4 : 2]
+    for s in (SHAPES[:1] if name in WALKS else SHAPES[1:4:2])
 ]
 """Compiling takes seconds, and the presets differ in sizes more than in kind."""
 

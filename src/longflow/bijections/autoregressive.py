@@ -62,16 +62,19 @@ class Autoregressive(Bijection):
         After D passes all are.
         """
         x, log_det, rows, guess = z, z.new_zeros(len(z)), torch.arange(len(z), device=z.device), z
-        for _ in range(most if len(z) else 0):
-            theta = self._parameters_given(_tame(guess), None if context is None else context[rows])
-            value, change = self.transform.inverse(z[rows], theta)
-            x, log_det = x.index_copy(0, rows, value), log_det.index_copy(0, rows, change)
-            rounding = ROUNDINGS * torch.finfo(z.dtype).eps * (1 + value.abs())
-            left = ~((value - guess).abs() <= rounding).all(1)
-            rows, guess = rows[left], value[left]
+        for count in range(1, 1 + most):
             if not len(rows):
                 break
-        return x, log_det, rows[:0] if most >= z.shape[1] else rows
+            value, change = self.transform.inverse(z, self._parameters_given(_tame(guess), context))
+            rounding = ROUNDINGS * torch.finfo(z.dtype).eps * (1 + value.abs())
+            left = ~((value - guess).abs() <= rounding).all(1) & (count < z.shape[1])
+            if bool(left.all()):
+                guess = value
+                continue
+            x, log_det = x.index_copy(0, rows, value), log_det.index_copy(0, rows, change)
+            rows, z, guess = rows[left], z[left], value[left]
+            context = None if context is None else context[left]
+        return x, log_det, rows
 
     def _passes_worth(self, z: Tensor) -> int:
         """Return the passes that cost as much as a walk, in its small steps; 0 where they are too few to be likely."""
