@@ -20,6 +20,7 @@ from longflow.bijections.rearrange import (
     Waypoint,
 )
 from longflow.bijections.residual import Residual
+from longflow.bijections.unconstrain import Unconstrain
 from longflow.constraints import constrain, tighten
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Standardise",
     "Step",
     "Sylvester",
+    "Unconstrain",
     "Under",
     "Waypoint",
     "adapt",

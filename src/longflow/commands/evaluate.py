@@ -169,7 +169,7 @@ def accuracies(model: LatentModel, rows: np.ndarray, labels: np.ndarray, seed: i
     right: dict[str, int] = {}
     with fixed_draws(seed), torch.inference_mode():
         for x, own in zip(batches_of(model, rows), y.split(ROWS_AT_ONCE), strict=True):
-            z = model.density.encode(x + (torch.rand_like(x) if model.dequantiser else 0))
+            z = model.density.encode(model.spread(x))
             for name, found in model.density.predictions(z).items():
                 right[name] = right.get(name, 0) + int((found == own).sum())
     return {name: count / len(rows) for name, count in right.items()}
@@ -228,12 +228,10 @@ def log_likelihoods(model: LatentModel, rows: np.ndarray, *, samples: int = 1, s
 def round_trip(model: LatentModel, rows: np.ndarray) -> float:
     """Return max |decode(encode(x)) - x| of the continuous density, in the units of the data."""
     density = model.density
-    middle = 0.0 if model.dequantiser is None else 0.5
     with torch.inference_mode():
         try:
-            errors = [
-                (density.decode(density.encode(x + middle)) - (x + middle)).abs().max() for x in batches_of(model, rows)
-            ]
+            events = [model.middle(x) for x in batches_of(model, rows)]
+            errors = [(density.decode(density.encode(y)) - y).abs().max() for y in events]
         except InversionError:
             return math.inf
     return float(torch.stack(errors).max())

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from longflow.adaptive import has_statistics
-from longflow.bijections import Standardise
 from longflow.commands.configure import classifier_alone
 from longflow.data import Dataset
-from longflow.distributions import Dequantised, Hybrid
+from longflow.distributions import Hybrid
 from longflow.errors import UsageError
 from longflow.families import Autoencoder, Coder, InfoMax, Representation
 from longflow.models import CATALOGUE
@@ -54,18 +53,6 @@ def check_classifier(model: Coder, config: Mapping[str, Any]) -> None:
         return
     if not isinstance(model.density, Hybrid):
         raise UsageError("--density-weight 0 expects a classifier beside the density, as iresnet and residualflow have")
-
-
-def fit_units(model: Coder, dataset: Dataset) -> None:
-    """Set the mean and deviation of a first standardising layer from the training rows (and their dequantisation)."""
-    noise = (1 / 2, 1 / 12) if isinstance(model, Dequantised) else (0.0, 0.0)
-    layers = [m for m in model.modules() if isinstance(m, Standardise) and m.loc.dim() > 0]
-    for layer in layers:
-        rows = dataset.split("train").astype(np.float64)
-        axes = (0, *range(2, rows.ndim))
-        mean, std = rows.mean(axes) + noise[0], np.sqrt(rows.var(axes) + noise[1])
-        layer.loc.copy_(torch.from_numpy(mean).reshape(layer.loc.shape))
-        layer.scale.copy_(torch.from_numpy(std).reshape(layer.scale.shape))
 
 
 def classes_of(config: Mapping[str, Any], dataset: Dataset, split: str = "train") -> np.ndarray | None:

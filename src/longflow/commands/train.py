@@ -20,7 +20,6 @@ from longflow.commands.prepare import (
     check_importance,
     check_negatives,
     classes_of,
-    fit_units,
     objective_of,
 )
 from longflow.commands.progress import Bar, names_of
@@ -34,6 +33,7 @@ from longflow.distributions import LatentModel
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.families import Coder, Representation, RepresentationObjective
 from longflow.models import assemble
+from longflow.models.supported import fit_units
 from longflow.runs import Run
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
@@ -79,7 +79,7 @@ def train_run(
     torch.manual_seed(settings.seed)
     model = assemble(config)
     config["likelihood"] = model.likelihood
-    fit_units(model, dataset)
+    fit_units(model, dataset.split("train"))
     with processes(device) as rank:
         run = Run(settings.out or default_out(name, settings.data))
         check_batches(model, recipe.batch)
