@@ -1,5 +1,6 @@
 """What training makes of a configuration and a data set before its first step."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,19 @@ import torch
 from longflow.adaptive import has_statistics
 from longflow.commands.configure import classifier_alone
 from longflow.data import Dataset
+from longflow.data.cautions import cautions
 from longflow.distributions import Hybrid
 from longflow.errors import UsageError
 from longflow.families import Autoencoder, Coder, InfoMax, Representation
 from longflow.models import CATALOGUE
 from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.training.processes import world_size
+
+
+def caution(dataset: Dataset) -> None:
+    """Say on stderr what is to be known of a table."""
+    for told in cautions(dataset):
+        print(f"longflow: {told}", file=sys.stderr)
 
 
 def check_batches(model: torch.nn.Module, batch: int) -> None:

@@ -15,6 +15,7 @@ from longflow.data import Dataset
 from longflow.errors import UsageError
 from longflow.families import Coder
 from longflow.models import assemble
+from longflow.models.supported import fit_units
 from longflow.quality import Labelled, compare_probes
 
 MOST_TRAINING, MOST_TEST = 10_000, 2_000

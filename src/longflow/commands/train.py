@@ -15,6 +15,7 @@ from longflow.bijections import adapt, settle
 from longflow.commands.configure import Settings, classifier_alone, configuration, default_out
 from longflow.commands.evaluate import classified, log_likelihoods
 from longflow.commands.prepare import (
+    caution,
     check_batches,
     check_classifier,
     check_importance,
@@ -47,8 +48,8 @@ VALIDATED_BY_ESTIMATES = 500
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
-LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight}
-"""Settings that runs begun before there were classes lack."""
+LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight, "supports": None}
+"""Settings that runs begun before there were classes, or supports, lack."""
 
 
 class Interrupted(Exception):
@@ -74,7 +75,7 @@ def train_run(
     saved and can be resumed), TrainingDivergedError when a loss is no longer finite.
     """
     device = prepare(settings.device, settings.threads)
-    dataset = load_data(settings.data, settings.levels)
+    dataset = load_data(settings.data, settings.levels, settings.support)
     config = {**configuration(name, settings, recipe, options, dataset, objectives), "command": command}
     torch.manual_seed(settings.seed)
     model = assemble(config)
@@ -155,6 +156,7 @@ class Trainer:
         """Start a new run (or one that stopped before its first checkpoint) from fresh weights."""
         if self.rank == 0:
             self.run.cut_metrics(0)
+            caution(self.dataset)
         if self.config["adapt"]:
             self._from_data(adapt, self.state.model)
 

@@ -1,7 +1,7 @@
 """The data sets that have a name, and how a data set is loaded."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,23 +42,23 @@ CATALOGUE: dict[str, Source] = {
 }
 
 
-def load(spec: str | Path, levels: int | None = None) -> Dataset:
+def load(spec: str | Path, levels: int | None = None, declared: Sequence[str] = ()) -> Dataset:
     """Load a data set by its name in the catalogue, or from a folder of pictures, .npz, .npy, .csv or .parquet.
 
     Args:
         spec: the name or the path; a name wins over a path, which can be written as ./name.
         levels: fewer grey levels to reduce the data to; None leaves them as they are.
+        declared: where the values of a table's columns lie, COLUMN=SUPPORT each (see `Support`).
 
     Raises:
-        UsageError: there is no such data set, or it cannot be read, or not be reduced.
+        UsageError: there is no such data set, or it cannot be read, or not be reduced, or lie elsewhere.
     """
-    data = _load(str(spec))
+    data = _load(str(spec), declared)
     return data if levels is None else data.quantise(levels)
 
 
-def _load(spec: str) -> Dataset:
-    if spec in CATALOGUE:
-        return CATALOGUE[spec].load()
+def _load(spec: str, declared: Sequence[str]) -> Dataset:
     path = Path(spec).expanduser()
-    looks_like_a_path = path.suffix or os.sep in spec or path.exists()
-    return read(path).dataset() if looks_like_a_path else CATALOGUE[choose("data set", spec, CATALOGUE)].load()
+    if spec not in CATALOGUE and (path.suffix or os.sep in spec or path.exists()):
+        return read(path).declare(declared).dataset()
+    return CATALOGUE[choose("data set", spec, CATALOGUE)].load().declare(declared)

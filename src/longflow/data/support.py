@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longflow.data.checks import feature
+from longflow.data.checks import feature, names_of
 from longflow.errors import UsageError, choose
 
 LARGEST_WHOLE = 2**20
@@ -85,15 +85,8 @@ def _told(end: float) -> str:
     return "" if math.isinf(end) else repr(int(end) if end.is_integer() and abs(end) < 1e15 else end)
 
 
-def names_of(columns: Sequence[str] | None, features: int) -> tuple[str, ...]:
-    """Return the names of the columns of a table; x1 … xD where it has none."""
-    return tuple(columns) if columns is not None else tuple(f"x{k}" for k in range(1, features + 1))
-
-
-def declared(declarations: Sequence[str], columns: Sequence[str]) -> tuple[Support, ...] | None:
-    """Return the support of each column, from declarations COLUMN=SUPPORT; real where nothing is said.
-
-    None where nothing is declared at all.
+def declared(declarations: Sequence[str], columns: Sequence[str]) -> tuple[Support | None, ...]:
+    """Return the support of each column, from declarations COLUMN=SUPPORT; None where nothing is said.
 
     Raises:
         UsageError: a declaration is malformed, names no column, or is the second one of its column.
@@ -107,14 +100,36 @@ def declared(declarations: Sequence[str], columns: Sequence[str]) -> tuple[Suppo
         if column in found:
             raise UsageError(f"column {column!r} has two declared supports: '{found[column]}' and {text.strip()!r}")
         found[column] = Support.parse(text)
-    return tuple(found.get(column, Support()) for column in columns) if found else None
+    return tuple(found.get(column) for column in columns)
+
+
+def of_table(
+    source: str,
+    rows: np.ndarray,
+    levels: int | None,
+    columns: Sequence[str] | None,
+    declarations: Sequence[str],
+    place: Callable[[int], str],
+) -> tuple[Support | None, ...] | None:
+    """Return the declared supports of rows, (N, D) for a table, which lie within them; None where none are declared.
+
+    Raises:
+        UsageError: the rows are no table of real numbers, a declaration is wrong, or a value lies outside.
+    """
+    if not declarations:
+        return None
+    if levels is not None or rows.ndim != 2:
+        raise UsageError(f"supports are declared for the columns of tables; {source} has levels, or pictures")
+    supports = declared(declarations, names_of(columns, rows.shape[1]))
+    require_inside(source, rows, columns, supports, place)
+    return supports
 
 
 def require_inside(
     source: str,
     x: np.ndarray,
     columns: Sequence[str] | None,
-    supports: Sequence[Support],
+    supports: Sequence[Support | None],
     place: Callable[[int], str] = "row {}".format,
 ) -> None:
     """Refuse values outside the support of their column.
@@ -123,21 +138,21 @@ def require_inside(
         source: what the message calls the data.
         x: float array (N, D).
         columns: names of the D columns, or None.
-        supports: those of the D columns.
+        supports: those of the D columns, None where nothing is declared.
         place: tells where in the source the row of a given index (from 0) stands.
 
     Raises:
         UsageError: names the first such value, where it stands, and the support.
     """
     names = names_of(columns, x.shape[1])
-    for k, support in enumerate(supports):
+    for k, support in enumerate(s or Support() for s in supports):
         bad = np.flatnonzero(support.outside(x[:, k]))
         if len(bad):
             value = float(x[bad[0], k])
             more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
             raise UsageError(
-                f"{source}: {feature(k, names)} has {_told(value)} at {place(int(bad[0]))}, outside its declared support"
-                f" '{support}'{more}{_advice(value, support)}"
+                f"{source}: {feature(k, names)} has {_told(value)} at {place(int(bad[0]))}, outside its declared"
+                f" support '{support}'{more}{_advice(value, support)}"
             )
 
 

@@ -8,8 +8,8 @@ from longflow.distributions.bases import (
     Uniform,
 )
 from longflow.distributions.classes import ClassNormal, ClusterNormal
-from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.distributions.dequantised import Dequantised, MixedDequantised
+from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.distributions.flow import Flow
 from longflow.distributions.given import Given
 from longflow.distributions.grey import Bernoulli, Categorical, GreyBernoulli, LogisticMixture

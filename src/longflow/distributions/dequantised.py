@@ -176,6 +176,4 @@ class MixedDequantised(Binned):
         flow = Flow(Chain(Standardise(0.0, 2.0), Learned(Affine(), (2,))), StandardNormal((2,)))
         yield Case(cls(flow, low=[-inf, -inf], high=[inf, inf], whole=[True, False]), box=(-40, 40))
         inner = Chain(Unconstrain([0.0, 0.0], [4.0, inf]), Learned(Affine(), (2,)))
-        yield Case(
-            cls(Flow(inner, StandardNormal((2,))), low=[0, 0], high=[3, inf], whole=[True, False]), box=(0, 400)
-        )
+        yield Case(cls(Flow(inner, StandardNormal((2,))), low=[0, 0], high=[3, inf], whole=[True, False]), box=(0, 400))

@@ -30,8 +30,8 @@ def assemble(config: Mapping[str, Any]) -> Coder:
     """Build what `config` describes, with fresh weights: a distribution of the stored data, in their units, or a code.
 
     Keys: `model`, `options`, `shape`, `preprocess` (a name in PREPROCESSING) and `levels` (None for continuous
-    data); `supports`, the notation of each column's (see `Support`), where any is declared. Raises UsageError where one
-    is missing or unknown.
+    data); `supports`, the notation of each column's (see `Support`) or None, where any is declared. Raises UsageError
+    where one is missing or unknown.
     """
     missing = [key for key in ("model", "options", "shape", "preprocess", "levels") if key not in config]
     if missing:
@@ -55,7 +55,7 @@ def assemble(config: Mapping[str, Any]) -> Coder:
     continuous = levels is None or inner.levels is not None
     model = inner if continuous or isinstance(inner, Representation) else Dequantised(inner, levels)
     if config.get("supports"):
-        model = supported(model, [Support.parse(text) for text in config["supports"]])
+        model = supported(model, [Support.parse(text or "real") for text in config["supports"]])
     model.config = dict(config)
     return model
 
