@@ -25,7 +25,8 @@ def gaussian_bits(train: np.ndarray, test: np.ndarray, *, noise_variance: float 
     """Return bits/dim of each test event, (N,), under a full-covariance Gaussian fitted to the training events.
 
     With independent noise of that variance in each dimension, or of one for each, (D,) (dequantisation:
-    `UNIFORM_VARIANCE`), the fit adds the noise's exact moments, and the score is the exact expectation over it: a flow's bound without Monte-Carlo error.
+    `UNIFORM_VARIANCE`), the fit adds the noise's exact moments, and the score is the exact expectation over it: a
+    flow's bound without Monte-Carlo error.
     """
     train = train.reshape(len(train), -1).astype(np.float64)
     test = test.reshape(len(test), -1).astype(np.float64)
