@@ -51,9 +51,9 @@ def gas() -> Dataset:
     Of any two sensors whose correlation is above 0.98 one is left out: again and again the first that has such a
     fellow. Rows are in standard deviations of all rows, the test rows included, as in the paper.
 
-    The paper's rows are those of the archive's ethylene_CO.pickle, which is not read, as a pickle may run anything: save
-    it as .parquet, .npy or .csv. The public ethylene_CO.txt is read too, but has four times as many rows, of which the
-    archive has a random quarter: likelihoods are then comparable to the paper's by and large only.
+    The paper's rows are those of the archive's ethylene_CO.pickle, which is not read, as a pickle may run anything:
+    save it as .parquet, .npy or .csv. The public ethylene_CO.txt is read too, but has four times as many rows, of which
+    the archive has a random quarter: likelihoods are then comparable to the paper's by and large only.
     """
     path = _found("gas", *(f"ethylene_CO.{suffix}" for suffix in ("parquet", "npy", "csv", "txt")))
     x = _numbers(path)[:, GAS_FIRST:]
