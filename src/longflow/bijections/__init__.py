@@ -29,6 +29,7 @@ from longflow.bijections.rearrange import (
 )
 from longflow.bijections.residual import Residual
 from longflow.bijections.splines import LinearSpline, QuadraticSpline
+from longflow.bijections.unconstrain import Unconstrain
 from longflow.constraints import constrain, tighten
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "Step",
     "SumOfSquares",
     "Sylvester",
+    "Unconstrain",
     "Under",
     "Waypoint",
     "adapt",

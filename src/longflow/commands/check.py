@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from longflow.bijections import Residual
+from longflow.bijections import Residual, Unconstrain
 from longflow.commands.certificate import certificate
 from longflow.commands.draw import open_model
 from longflow.commands.evaluate import dataset_of
 from longflow.commands.rows import fixed_draws
 from longflow.data import Events
-from longflow.distributions import Flow
+from longflow.distributions import Flow, LatentModel
 from longflow.errors import InversionError, UsageError
 from longflow.values import values_only
 
@@ -81,11 +81,11 @@ def check(
     events = dataset.events("test")
     continuous = folder.config()["levels"] is None
     with fixed_draws(seed):
-        inputs = _inputs(flow.double(), events, n, noise=not continuous)
+        inputs = _inputs(model.double(), events, n, noise=not continuous)
         x, context = inputs["data"]
         if other is not None:
             rest, theirs = _tensors(dataset_of(folder, other).events("test")[:n], x)
-            inputs[f"other data: {other}"] = rest + (0 if continuous else torch.rand_like(rest)), theirs
+            inputs[f"other data: {other}"] = _inside(flow, model.spread(rest)), theirs
         mass = _mass(flow, x, context) if flow.shape == (2,) and continuous and not flow.padding else None
     deviation = dataset.split("train").std(_pooled(flow)).astype(np.float64)
     spread = torch.as_tensor(np.sqrt(deviation**2 + (0 if continuous else 1 / 12))).to(x)
@@ -108,10 +108,11 @@ def _tensors(events: Events, like: Tensor) -> Pair:
     return torch.as_tensor(events.rows).to(like), context
 
 
-def _inputs(flow: Flow, events: Events, n: int, *, noise: bool) -> dict[str, Pair]:
+def _inputs(model: LatentModel, events: Events, n: int, *, noise: bool) -> dict[str, Pair]:
+    flow = cast(Flow, model.density)
     every, contexts = _tensors(events[: max(n, 1000)], next(flow.parameters()))
     context = None if contexts is None else contexts[:n]
-    data = every[:n] + (torch.rand_like(every[:n]) if noise else 0)
+    data = model.spread(every[:n])
     axes = _pooled(flow) or tuple(range(every.dim()))
     low, high = every.amin(axes), every.amax(axes) + noise
     wide = every.mean(axes) + 3 * every.std(axes) * torch.randn_like(data)
@@ -121,12 +122,19 @@ def _inputs(flow: Flow, events: Events, n: int, *, noise: bool) -> dict[str, Pai
     except InversionError:
         own = torch.full_like(data, torch.nan)
     inputs = {
-        "data": data,
+        "data": _inside(flow, data),
         "samples": own,
-        "uniform noise": low + (high - low) * torch.rand_like(data),
-        "wide Gaussian noise": torch.clamp(wide, low, high) if noise else wide,
+        "uniform noise": _inside(flow, low + (high - low) * torch.rand_like(data)),
+        "wide Gaussian noise": _inside(flow, torch.clamp(wide, low, high) if noise else wide),
     }
     return {name: (x, context) for name, x in inputs.items()}
+
+
+def _inside(flow: Flow, x: Tensor) -> Tensor:
+    """Return events with what lies on an end of a declared support, or beyond, where the density has it: inside."""
+    for ends in (m for m in flow.modules() if isinstance(m, Unconstrain)):
+        x = ends.inverse(ends(x)[0])[0]
+    return x
 
 
 def _pooled(flow: Flow) -> tuple[int, ...] | None:

@@ -45,6 +45,8 @@ class Settings:
         adapt: Initialise scales from a batch of data before the first step.
         label_weight: Weight of the classifier's cross-entropy (in bits), for models of classes.
         density_weight: Weight of the density (in bits/dim), for models of classes; 0 trains a classifier alone.
+        support: Where the values of a column lie, COLUMN=SUPPORT, for each column anew: real, LOW:, :HIGH, LOW:HIGH,
+            integer, integer LOW:HIGH, ...
         patience: Stop after so many validations without improvement; 0 for never.
         context: Columns of the table, separated by commas, that the density is conditional on, p(the others | these);
             or the name of an array of the .npz (beside x, or as train_NAME, ...). It has a value for each row.
@@ -68,6 +70,7 @@ class Settings:
     adapt: bool = True
     label_weight: float = 0.01
     density_weight: float = 1.0
+    support: tuple[str, ...] = ()
     patience: int = 0
     context: tuple[str, ...] = ()
     embed_features: int = 0
@@ -120,6 +123,7 @@ def configuration(
         "shape": list(dataset.shape),
         "levels": dataset.levels,
         "preprocess": preprocess,
+        "supports": dataset.supports and [str(s) if s else None for s in dataset.supports],
         "data": {
             "spec": settings.data if settings.data in SETS else str(Path(settings.data).resolve()),
             "name": dataset.name,
@@ -128,6 +132,7 @@ def configuration(
             "labels_sha256": dataset.labels_sha256 if resolved.get("classes") else None,
             "sizes": dict(dataset.sizes),
             "columns": None if dataset.columns is None else list(dataset.columns),
+            "dtypes": dataset.dtypes and dict(dataset.dtypes),
             **_contexts(dataset),
         },
         "embedding": _embedding(settings, dataset),

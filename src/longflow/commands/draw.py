@@ -1,6 +1,5 @@
 """Samples and reconstructions, written as pictures, arrays or tables."""
 
-import csv
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -14,18 +13,23 @@ from longflow import figures
 from longflow.commands.evaluate import Split, context_of, dataset_of
 from longflow.commands.given import contexts_to_draw, whole_rows
 from longflow.commands.rows import fixed_draws, pairs_of
+from longflow.commands.tables import SUFFIXES, check_table, columns_of, write_table
 from longflow.data import Events
 from longflow.distributions import LatentModel, Temperature
 from longflow.errors import UsageError
 from longflow.families import Coder, Representation
 from longflow.models import load
-from longflow.runs import Run, write_bytes, write_text
+from longflow.runs import Run, write_bytes
 from longflow.training.device import prepare
 
 DRAWN_AT_ONCE = 1000
 MOST_NUMBERS = 10**9
 
-FORMATS = {"picture": (".png", ".npz"), "plane": (".png", ".csv", ".npz"), "table": (".csv", ".npz", ".png")}
+FORMATS = {
+    "picture": (".png", ".npz"),
+    "plane": (".png", ".csv", ".npz", ".parquet"),
+    "table": (".csv", ".npz", ".png", ".parquet"),
+}
 """What each kind of data can be written as; the first is the default."""
 
 
@@ -206,6 +210,7 @@ def output_path(run: Run, config: dict[str, Any], name: str, out: str | None) ->
         raise UsageError(f"expected --out to end in {' or '.join(allowed)}; '{path.name}' came")
     if out and path.suffix != ".png" and path.exists():
         raise UsageError(f"{path} already exists; choose another --out")
+    check_table(path)
     return path
 
 
@@ -226,8 +231,9 @@ def write_rows(path: Path, rows: np.ndarray | Events, config: dict[str, Any], pi
     events = Events.of(rows)
     if path.suffix == ".npz":
         write_bytes(path, _arrays(events, config))
-    elif path.suffix == ".csv":
-        write_text(path, _table(*whole_rows(events, config)))
+    elif path.suffix in SUFFIXES:
+        flat, columns = whole_rows(events, config)
+        write_table(path, columns_of(flat, columns, config))
     elif kind_of(config) == "picture":
         write_bytes(path, picture(config["levels"]))
     else:
@@ -242,11 +248,3 @@ def _arrays(events: Events, config: dict[str, Any]) -> bytes:
     given = {} if events.contexts is None else {names[0] if len(names) == 1 else "context": events.contexts}
     np.savez_compressed(content, x=rows.astype(np.uint8) if whole else rows, **given)  # type: ignore[arg-type]
     return content.getvalue()
-
-
-def _table(rows: np.ndarray, columns: list[str]) -> str:
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([f"{v:.9g}" for v in row] for row in rows)
-    return lines.getvalue()

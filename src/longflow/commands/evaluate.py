@@ -14,6 +14,7 @@ from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws, pairs_
 from longflow.commands.watch import floors, parts_by_row, summary
 from longflow.data import Contexts, Dataset, Events
 from longflow.data import load as load_data
+from longflow.data.checks import names_of
 from longflow.distributions import LatentModel
 from longflow.errors import InversionError, UsageError, choose, nearest
 from longflow.families import Representation
@@ -173,7 +174,7 @@ def accuracies(model: LatentModel, rows: np.ndarray, labels: np.ndarray, seed: i
     right: dict[str, int] = {}
     with fixed_draws(seed), torch.inference_mode():
         for x, own in zip(batches_of(model, rows), y.split(ROWS_AT_ONCE), strict=True):
-            z = model.density.encode(x + (torch.rand_like(x) if model.dequantiser else 0))
+            z = model.density.encode(model.spread(x))
             for name, found in model.density.predictions(z).items():
                 right[name] = right.get(name, 0) + int((found == own).sum())
     return {name: count / len(rows) for name, count in right.items()}
@@ -198,6 +199,7 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
     dataset = load_data(chosen, own.get("quantised"), context_of(config))
     check_like(run, dataset.shape, dataset.levels, dataset.columns, chosen)
     check_contexts(run, dataset.contexts, chosen)
+    dataset = dataset.declare(declarations(config))
     if spec is None and dataset.sha256 != own["sha256"]:
         raise UsageError(
             f"'{chosen}' has changed since {run} was trained (sha256 {dataset.sha256[:12]}, not {own['sha256'][:12]})"
@@ -207,6 +209,15 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
     if spec is None and dataset.contexts is not None and dataset.contexts.sha256 != own["context_sha256"]:
         raise UsageError(f"the contexts of '{chosen}' have changed since {run} was trained")
     return dataset
+
+
+def declarations(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the supports that a run's columns were declared to have, COLUMN=SUPPORT each."""
+    supports = config.get("supports")
+    if not supports:
+        return ()
+    names = names_of(config.get("data", {}).get("columns"), len(supports))
+    return tuple(f"{name}={support}" for name, support in zip(names, supports, strict=True) if support)
 
 
 def context_of(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -260,13 +271,10 @@ def log_likelihoods(model: LatentModel, rows: np.ndarray | Events, *, samples: i
 def round_trip(model: LatentModel, rows: np.ndarray | Events) -> float:
     """Return max |decode(encode(x)) - x| of the continuous density, in the units of the data."""
     density = model.density
-    middle = 0.0 if model.dequantiser is None else 0.5
     with torch.inference_mode():
         try:
-            errors = [
-                (density.decode(density.encode(x + middle, context), context) - (x + middle)).abs().max()
-                for x, context in pairs_of(model, rows)
-            ]
+            pairs = [(model.middle(x), context) for x, context in pairs_of(model, rows)]
+            errors = [(density.decode(density.encode(y, c), c) - y).abs().max() for y, c in pairs]
         except InversionError:
             return math.inf
     return float(torch.stack(errors).max())

@@ -10,7 +10,7 @@ from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
 from longflow.commands.conditional import conditional_sections
 from longflow.commands.configure import classifier_alone
 from longflow.commands.draw import kind_of
-from longflow.commands.evaluate import context_of, dataset_of, measure
+from longflow.commands.evaluate import context_of, dataset_of, declarations, measure
 from longflow.commands.gallery import edit_sections, image_sections, known_attributes
 from longflow.commands.progress import names_of
 from longflow.commands.represent import measure_codes
@@ -91,7 +91,7 @@ def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
     train, test = dataset.split("train"), dataset.split("test")
     found: dict[str, np.ndarray] = {}
     if dataset.dims <= GAUSSIAN_DIMS and (dataset.levels is not None or _is_full_rank(train)):
-        found["Gaussian"] = gaussian_bits(train, test, noise_variance=UNIFORM_VARIANCE if dataset.levels else 0.0)
+        found["Gaussian"] = gaussian_bits(train, test, noise_variance=UNIFORM_VARIANCE * _whole(dataset))
     if dataset.levels is not None:
         found["histogram per dimension"] = histogram_bits(train, test, dataset.levels)
     if dataset.contexts is not None and dataset.levels is None:
@@ -100,6 +100,13 @@ def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
         name: {"bits_per_dim": float(bits.mean()), "stderr_bits_per_dim": standard_error(bits)}
         for name, bits in found.items()
     }
+
+
+def _whole(dataset: Dataset) -> np.ndarray:
+    """Return which numbers of an event are dequantised, 1 or 0 to broadcast to (D,)."""
+    if dataset.supports is None:
+        return np.array(float(dataset.levels is not None))
+    return np.array([bool(s and s.whole) for s in dataset.supports], np.float64)
 
 
 def _conditional_gaussian(dataset: Dataset) -> dict[str, np.ndarray]:
@@ -148,6 +155,7 @@ def _facts(config: dict[str, Any], dataset: Dataset, result: dict[str, Any]) -> 
         "parameters": f"{result['parameters']:,}",
         "data": f"{dataset.name}: " + ", ".join(f"{size:,} {split}" for split, size in dataset.sizes.items()),
         "shape and levels": f"{'×'.join(map(str, dataset.shape))}, {dataset.levels or 'continuous'}",
+        **({"supports": ", ".join(declarations(config))} if config.get("supports") else {}),
         "data sha256": dataset.sha256,
         "preprocessing": config["preprocess"],
         **({"given": given} if (given := ", ".join(context_of(config))) else {}),

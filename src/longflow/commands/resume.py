@@ -7,7 +7,7 @@ from longflow.commands.configure import Settings
 from longflow.errors import UsageError
 from longflow.runs import Run
 
-LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight}
+LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight, "supports": None}
 """Settings that runs begun before there were classes lack."""
 
 

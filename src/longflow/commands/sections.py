@@ -29,7 +29,7 @@ Step = tuple[str, torch.Tensor]
 
 
 def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
-    """Return the density and, of a flow, its warped grid and its layers."""
+    """Return the density (of whole numbers k, that of [k, k + 1)) and, of a flow, its warped grid and its layers."""
     test = dataset.split("test")
     extent = frame(test)
     like = next(model.parameters())
@@ -45,7 +45,8 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
     )
     if model.likelihood == "none":
         return [Section(title="Samples", text="What the model dreams.", pictures=(samples,))]
-    exact = model.likelihood == "exact"
+    inner = model.density
+    exact = inner.likelihood == "exact"
     density = Section(
         title="Density",
         text="The density that the model has learnt, and what it dreams.",
@@ -57,12 +58,13 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
             samples,
         ),
     )
-    if padded or not isinstance(model.density, Flow):
+    if padded or not isinstance(inner, Flow):
         return [density]
     before = figures.regular_grid(extent)
     with torch.inference_mode(), values_only():
-        after = model.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
-        steps = thinned([("data", tensor(test[:1500])), *model.density.bijection.trace(tensor(test[:1500]))])
+        after = inner.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
+        some = model.middle(tensor(test[:1500]))
+        steps = thinned([("data", some), *inner.bijection.trace(some)])
     clouds = [value.cpu().numpy() for _, (_, value) in steps]
     names = [f"{k}: {name}" if k else name for k, (name, _) in steps]
     return [
@@ -92,7 +94,7 @@ def heat(model: LatentModel, extent: tuple[float, float, float, float], columns:
     axes = [np.linspace(extent[2 * k], extent[2 * k + 1], PLANE_CELLS) for k in range(2)]
     cells = torch.as_tensor(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)).to(next(model.parameters()))
     with torch.inference_mode():
-        found = model.bound(cells, samples=1 if model.likelihood == "exact" else 20).cpu().numpy()
+        found = model.density.bound(cells, samples=1 if model.density.likelihood == "exact" else 20).cpu().numpy()
     return figures.density(found.reshape(PLANE_CELLS, PLANE_CELLS), extent=extent, columns=columns)
 
 

@@ -15,14 +15,15 @@ from longflow.bijections import adapt, settle
 from longflow.commands.configure import Settings, classifier_alone, configuration, default_out
 from longflow.commands.evaluate import classified, log_likelihoods
 from longflow.commands.prepare import (
+    caution,
     check_batches,
     check_classifier,
     check_importance,
     check_negatives,
     classes_of,
     conditions_of,
-    fit_units,
     objective_of,
+    units_of,
 )
 from longflow.commands.progress import Bar, names_of
 from longflow.commands.represent import silent, validated
@@ -36,6 +37,7 @@ from longflow.distributions import LatentModel
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.families import Coder, Representation, RepresentationObjective
 from longflow.models import assemble
+from longflow.models.supported import fit_units
 from longflow.runs import Run
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
@@ -73,12 +75,12 @@ def train_run(
     saved and can be resumed), TrainingDivergedError when a loss is no longer finite.
     """
     device = prepare(settings.device, settings.threads)
-    dataset = load_data(settings.data, settings.levels, settings.context)
+    dataset = load_data(settings.data, settings.levels, settings.context, settings.support)
     config = {**configuration(name, settings, recipe, options, dataset, objectives), "command": command}
     torch.manual_seed(settings.seed)
     model = assemble(config)
     config["likelihood"] = model.likelihood
-    fit_units(model, dataset)
+    fit_units(model, *units_of(dataset))
     with processes(device) as rank:
         run = Run(settings.out or default_out(name, settings.data))
         check_batches(model, recipe.batch)
@@ -125,6 +127,7 @@ class Trainer:
         """Start a new run (or one that stopped before its first checkpoint) from fresh weights."""
         if self.rank == 0:
             self.run.cut_metrics(0)
+            caution(self.dataset)
         if self.config["adapt"]:
             self._from_data(adapt, self.state.model)
 

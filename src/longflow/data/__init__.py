@@ -6,5 +6,6 @@ from longflow.data.contexts import Contexts
 from longflow.data.dataset import SPLITS, Dataset
 from longflow.data.events import Events
 from longflow.data.files import read
+from longflow.data.support import Support
 
-__all__ = ["CATALOGUE", "SPLITS", "Content", "Contexts", "Dataset", "Events", "Source", "load", "read"]
+__all__ = ["CATALOGUE", "SPLITS", "Content", "Contexts", "Dataset", "Events", "Source", "Support", "load", "read"]

@@ -1,6 +1,6 @@
 """What a file or a folder of the user's holds, before it is split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +9,7 @@ from longflow.data.contexts import Contexts, names_of
 from longflow.data.dataset import SPLITS, Dataset
 from longflow.data.events import Events
 from longflow.data.splitting import fill
+from longflow.data.support import Support, of_table
 from longflow.errors import UsageError
 
 
@@ -23,6 +24,9 @@ class Content:
         labels: int64 (N,) for each of `splits`, or None.
         columns: names of the features of a table, or None.
         contexts: what the rows are conditioned on, for each of `splits`, or None.
+        dtypes: types of the source's columns by name (x1 … xD without names), or None.
+        supports: where the values of each column lie, None where nothing is declared; or None.
+        place: tells where in the source the row of a given index (from 0) stands.
     """
 
     name: str
@@ -31,6 +35,9 @@ class Content:
     labels: Mapping[str, np.ndarray] | None = None
     columns: tuple[str, ...] | None = None
     contexts: Contexts | None = None
+    dtypes: Mapping[str, str] | None = None
+    supports: tuple[Support | None, ...] | None = None
+    place: Callable[[int], str] = "row {}".format
 
     @property
     def rows(self) -> np.ndarray:
@@ -60,6 +67,17 @@ class Content:
         left = tuple(table[k] for k in own)
         return replace(self, splits=rows, columns=left, contexts=Contexts(names, contexts, table))
 
+    def declare(self, declarations: Sequence[str]) -> "Content":
+        """Return a table whose columns have declared supports, COLUMN=SUPPORT each (see `Support`).
+
+        Raises:
+            UsageError: a declaration is wrong, or a value lies outside: where in the source.
+        """
+        if not declarations:
+            return self
+        supports = of_table(self.name, self.rows, self.levels, self.columns, declarations, self.place)
+        return replace(self, supports=supports)
+
     def dataset(self) -> Dataset:
         """Cut the missing splits from `train` (see `fill`).
 
@@ -74,7 +92,16 @@ class Content:
             )
         labels = None if self.labels is None else self.cut(self.labels)
         contexts = contexts and replace(contexts, splits=self.cut(contexts.splits))
-        return Dataset(self.name, self.cut(self.splits), self.levels, labels, self.columns, contexts)
+        return Dataset(
+            self.name,
+            self.cut(self.splits),
+            self.levels,
+            labels,
+            self.columns,
+            contexts,
+            dtypes=self.dtypes,
+            supports=self.supports,
+        )
 
     def cut(self, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return arrays with a value for each row of `splits`, cut into all splits as the rows are."""

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from longflow.bijections import Bijection, Chain, Logit, Standardise
+from longflow.data import Support
 from longflow.distributions import Dequantised, Flow, Injective
 from longflow.errors import UsageError, choose
 from longflow.families import Coder, Representation
 from longflow.models.catalogue import build
+from longflow.models.supported import supported
 from longflow.nets import embedding
 from longflow.runs import Run
 
@@ -29,9 +31,10 @@ def assemble(config: Mapping[str, Any]) -> Coder:
     """Build what `config` describes, with fresh weights: a distribution of the stored data, in their units, or a code.
 
     Keys: `model`, `options`, `shape`, `preprocess` (a name in PREPROCESSING) and `levels` (None for continuous
-    data). Of a conditional density, `embedding`: `context_shape`, and `embed_features`, `embed_width` and `embed_depth`
-    of the network (`longflow.nets.embedding`) that makes of contexts, in the user's units, the features that the option
-    `context` counts. Raises UsageError where one is missing or unknown.
+    data); `supports`, the notation of each column's (see `Support`) or None, where any is declared. Of a conditional
+    density, `embedding`: `context_shape`, and `embed_features`, `embed_width` and `embed_depth` of the network
+    (`longflow.nets.embedding`) that makes of contexts, in the user's units, the features that the option `context`
+    counts. Raises UsageError where one is missing or unknown.
     """
     missing = [key for key in ("model", "options", "shape", "preprocess", "levels") if key not in config]
     if missing:
@@ -56,6 +59,8 @@ def assemble(config: Mapping[str, Any]) -> Coder:
         inner.preprocess(PREPROCESSING[kind](shape, levels or 0))
     continuous = levels is None or inner.levels is not None
     model = inner if continuous or isinstance(inner, Representation) else Dequantised(inner, levels)
+    if config.get("supports"):
+        model = supported(model, [Support.parse(text or "real") for text in config["supports"]])
     model.config = dict(config)
     return model
 
