@@ -293,6 +293,14 @@ def test_resume_takes_contexts_from_the_run(table, tmp_path, capsys):
     assert run.config()["steps"] == 4
 
 
+def test_statistics_of_batches_are_taken_under_contexts(table, tmp_path):
+    settings = Settings(data=str(table), steps=3, out=str(tmp_path / "run"), threads=1, context=("b",))
+    run = train_run("realnvp", settings, QUICK, {**TINY, "norm": "batch"})
+    variances = [value for name, value in run.weights().items() if name.endswith("variance")]
+    assert variances
+    assert all((value != 1).all() for value in variances)
+
+
 def test_shares_of_processes_pair_rows_with_their_contexts():
     rows = torch.arange(40.0)[:, None]
     parts = [Batches(rows, 10 * rows, 8, 0, rank=rank, world=2) for rank in (0, 1)]
