@@ -352,6 +352,24 @@ def test_samples_are_scored_again_wherever_their_contexts_stand(run, folder, cap
     np.testing.assert_allclose(again, scores, atol=1e-5)
 
 
+def test_whole_contexts_stay_whole_and_supports_are_those_of_the_others(tmp_path, capsys):
+    c, x, _ = drawn(300)
+    year, count = np.rint(2000 + 10 * c[:, 0]), np.rint(np.exp(x[:, 0] / 2))
+    data, out = tmp_path / "t.csv", tmp_path / "run"
+    lines = (f"{k:.0f},{y:.0f},{v:.6f}" for k, y, v in zip(count, year, x[:, 1], strict=True))
+    data.write_text("\n".join(["count,year,x", *lines]) + "\n")
+    flags = ["--data", data, "--context", "year", "--steps", 4, "--out", out, *FLAGS]
+    told = refused(capsys, "train", "realnvp", *flags, "--support", "year=integer")
+    assert "year" in told
+    answer(capsys, "train", "realnvp", *flags, "--support", "count=integer")
+    answer(capsys, "sample", out, "-n", 9, "--given", "year=2003", "--out", tmp_path / "s.csv")
+    rows = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()]
+    assert rows[0] == ["count", "year", "x"]
+    assert {row[1] for row in rows[1:]} == {"2003"}
+    assert all(row[0].lstrip("-").isdigit() for row in rows[1:])
+    assert answer(capsys, "score", out, tmp_path / "s.csv")["n"] == 9
+
+
 def test_samples_given_values_and_given_files(run, folder, table, capsys):
     answer(capsys, "sample", run, "-n", 7, "--given", " b = -.5e0, a=0.25", "--out", folder / "g.csv")
     rows = np.loadtxt((folder / "g.csv").read_text().splitlines()[1:], delimiter=",")
