@@ -162,7 +162,7 @@ def check_words(result: Result) -> str:
     lines += _certificate_words(result.get("certificate"))
     if "integral" in result:
         resolved = "" if result["integral_resolved"] else " (not resolved by the grid: the density is too narrow)"
-        under = ", the worst under three contexts" if result["conditional"] else ""
+        under = ", the worst under three contexts" if result.get("conditional") else ""
         lines.append(f"integral of the density over the plane{under}: {result['integral']:.6f}{resolved}")
     return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
 
