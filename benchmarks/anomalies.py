@@ -1,8 +1,8 @@
 """Outliers of ADBench's tables: the scores of a flow against scikit-learn's detectors, on the same splits.
 
 ADBench's unsupervised protocol (Han et al. 2022): a stratified 70/30 split, training rows unlabelled with their
-anomalies among them, AUROC on the test rows. At most 3,000 rows of a table (stratified, at least 10 anomalies where there
-are as many); columns that are constant in training are dropped; all else is standardised by the training rows.
+anomalies among them, AUROC on the test rows. At most 3,000 rows of a table (stratified, at least 10 anomalies where
+there are as many); columns that are constant in training are dropped; all else is standardised by the training rows.
 
     python benchmarks/anomalies.py --data $LONGFLOW_DATA/anomalies --out benchmarks/results/tables/anomalies.jsonl
     python benchmarks/anomalies.py --out benchmarks/results/tables/anomalies.jsonl --summary
@@ -135,7 +135,9 @@ def summary(out):
     ranks = rankdata(-by_table, axis=1)
     by_seed = cube.mean(0)
     seconds = {n: np.mean([line["seconds"].get(n, np.nan) for line in lines]) for n in names}
-    print(f"{len(tables)} tables, seeds {seeds}\n| method | mean AUROC | mean rank | best of | s |\n|---|--:|--:|--:|--:|")
+    print(
+        f"{len(tables)} tables, seeds {seeds}\n| method | mean AUROC | mean rank | best of | s |\n|---|--:|--:|--:|--:|"
+    )
     for k in np.argsort(ranks.mean(0)):
         error = by_seed[:, k].std(ddof=1) / np.sqrt(len(seeds)) if len(seeds) > 1 else np.nan
         print(
