@@ -84,14 +84,16 @@ def perturbed(
     """Return rows (N, *shape) in which each number is, with the probability `rate`, that of another row in its place.
 
     So columns keep their distributions and lose part of what ties them (Ren et al. 2019, section 4, whose letters are
-    drawn uniformly; values of a table have no alphabet). The other row is drawn by its weight, (N,).
+    drawn uniformly; values of a table have no alphabet). The other row is drawn by its weight, (N,). Where that would
+    take from a column all values but one, it is left as it is.
     """
     if not 0 < rate <= 1:
         raise UsageError(f"expected a rate above 0 and of at most 1; {rate} came")
     flat = rows.reshape(len(rows), -1)
     share = None if weights is None else weights / weights.sum()
     others = np.take_along_axis(flat, generator.choice(len(flat), flat.shape, p=share), 0)
-    return np.where(generator.random(flat.shape) < rate, others, flat).reshape(rows.shape)
+    found = np.where(generator.random(flat.shape) < rate, others, flat)
+    return np.where(found.min(0) == found.max(0), flat, found).reshape(rows.shape)
 
 
 def excess_bits(log_prob: Tensor, pictures: np.ndarray) -> Tensor:

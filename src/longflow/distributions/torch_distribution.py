@@ -41,7 +41,7 @@ class TorchDistribution(torch.distributions.Distribution):
             raise UsageError(f"{type(model).__name__} has no density of its events: it is no distribution of torch's")
         self.model, self.context = model, context
         batch_shape = Size() if context is None else context.shape[: context.dim() - len(self._own)]
-        model.check_context(batch_shape.numel(), self._rows(batch_shape))
+        model.check_context(batch_shape.numel(), self._flat(batch_shape))
         super().__init__(batch_shape, Size(model.shape), validate_args=validate_args)
 
     @property
@@ -52,7 +52,7 @@ class TorchDistribution(torch.distributions.Distribution):
     @property
     def arg_constraints(self) -> dict[str, Constraint]:
         """A context of real numbers, none missing, or of classes; empty where there is no context."""
-        if self.context is None:
+        if self.context is None or not self.context.numel():  # torch's own check raises for nothing
             return {}
         kind = constraints.real if self.context.is_floating_point() else constraints.nonnegative_integer
         return {"context": constraints.independent(kind, len(self._own))}
@@ -76,7 +76,7 @@ class TorchDistribution(torch.distributions.Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(value), of the shape that value and batch_shape broadcast to, in nats."""
-        if self._validate_args:
+        if self._validate_args and value.numel():
             self._validate_sample(value)
         shape = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
         x = value.expand(shape + self.event_shape).reshape(shape.numel(), *self.event_shape)
@@ -104,6 +104,11 @@ class TorchDistribution(torch.distributions.Distribution):
         if self.context is None:
             return None
         return self.context.expand(shape + self._own).reshape(shape.numel(), *self._own)
+
+    def _flat(self, batch_shape: Size) -> Tensor | None:
+        """Return the context as it came, a row for each of the batch."""
+        rest = () if self.context is None else self.context.shape[len(batch_shape) :]
+        return None if self.context is None else self.context.reshape(batch_shape.numel(), *rest)
 
     @property
     def _own(self) -> Size:
