@@ -1,11 +1,13 @@
-"""Flows in Pyro, where the answers are known: as the guide of a posterior, and as a likelihood. In the peers' environment:
+"""Flows in Pyro, where the answers are known: as the guide of a posterior, and as a likelihood.
+
+In the environment of the peers:
 
     python benchmarks/pyro_guide.py
 
-Guide: of y = Xw + N(0, 1/2), w ~ N(0, I) in three dimensions, the posterior is normal and the evidence known. SVI by
-`pyro.sample("w", flow.distribution())`; the evidence's bound, the means and the covariance are printed beside them.
+Guide: of y = Xw + N(0, 1/2), w ~ N(0, I) in three dimensions, the posterior is normal and the evidence known. SVI of
+a guide `pyro.sample("w", flow.distribution())`; bound, means and covariance are printed beside them.
 
-Likelihood: x | c ~ N(A c + b, Σ), by a conditional flow `pyro.sample("x", flow.distribution(c), obs=x)` within a plate, is
+Likelihood: x | c ~ N(A c + b, Σ), by a conditional flow `pyro.sample("x", flow.distribution(c), obs=x)` within a plate,
 trained by SVI with an empty guide; the mean log-likelihood of test rows is printed beside the true density's.
 """
 

@@ -1,7 +1,8 @@
 """A longflow flow as sbi's density estimator: two moons (Greenberg et al. 2019), beside sbi's own NSF of nflows.
 
-Both are trained by sbi's NPE on the same simulations; the measure is the accuracy of a classifier between samples of the
-posterior and the stored reference samples (C2ST: 0.5 is as good as it gets, 1 is told apart). In the peers' environment:
+Both are trained by sbi's NPE on the same simulations; the measure is the accuracy of a classifier between samples of
+the posterior and the stored reference samples (C2ST: 0.5 is as good as it gets, 1 is told apart). In the environment of
+the peers:
 
     python benchmarks/sbi_estimator.py --reference $LONGFLOW_DATA/sbibm/two_moons.npz --out OUT.jsonl
 """
@@ -25,7 +26,7 @@ ESTIMATORS = {
     "longflow nsf": lambda: density_estimator("nsf", **OURS),
     "sbi nsf (nflows)": lambda: "nsf",
 }
-OURS = {"steps": 5, "width": 50, "bins": 10}
+OURS = {"layers": 5, "hidden": 50, "blocks": 2, "bins": 10}
 
 
 def two_moons(theta):

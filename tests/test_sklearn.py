@@ -23,11 +23,11 @@ from longflow.sklearn import FlowDensity, FlowOutlier
 from longflow.sklearn.outlier import threshold
 
 TINY = {"width": 4, "blocks": 1}
-QUICK = FlowDensity(options=TINY, steps=4, batch=64, random_state=0)
+QUICK = FlowDensity("realnvp", options=TINY, steps=4, batch=64, random_state=0)
 
 
 def small(**options):
-    return FlowDensity(options={"width": 16, "blocks": 1}, random_state=0, **options)
+    return FlowDensity("realnvp", options={"width": 16, "blocks": 1}, random_state=0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,17 @@ def test_a_weight_is_how_often_a_row_counts(estimator, rows):
     np.testing.assert_allclose(weighted.score_samples(rows), repeated.score_samples(rows), rtol=1e-9)
     if isinstance(estimator, FlowOutlier):
         assert weighted.offset_ == pytest.approx(repeated.offset_, rel=1e-9)
+
+
+def test_the_default_is_a_spline_flow_and_one_column_takes_an_autoregressive_one():
+    x = np.random.default_rng(0).gamma(2.0, size=(500, 1))
+    assert FlowDensity(steps=2).fit(np.hstack((x, x**2))).score_samples([[1.0, 1.0]]).shape == (1,)
+    with pytest.raises(ValueError, match="autoregressive"):
+        FlowDensity(steps=2).fit(x)
+    options = {"kind": "autoregressive", "layers": 2, "hidden": 4}
+    one = FlowDensity(options=options, steps=60, lr=1e-2, random_state=0).fit(x)
+    line = np.linspace(-30, 60, 9001)[:, None]
+    assert np.exp(one.score_samples(line)).sum() * 0.01 == pytest.approx(1, abs=1e-2)
 
 
 def test_weights_are_those_of_the_likelihood():

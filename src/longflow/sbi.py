@@ -95,7 +95,7 @@ class Builder:
         return FlowEstimator(flow, embedding, tuple(x.shape[1:]))
 
 
-def density_estimator(model: str = "realnvp", *, embedding: nn.Module | None = None, **options: Any) -> Builder:
+def density_estimator(model: str = "nsf", *, embedding: nn.Module | None = None, **options: Any) -> Builder:
     """Return what `sbi.inference.NPE(density_estimator=…)` and its like build their network with.
 
     Parameters and observations are standardised inside, by the batches that sbi hands over.

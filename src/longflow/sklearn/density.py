@@ -33,7 +33,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
     Given `random_state` the fit is deterministic; torch's own generator is left as it was.
 
     Args:
-        model: A flow of the catalogue (`longflow list`).
+        model: A flow of the catalogue (`longflow list`). A table of one column takes one that is autoregressive.
         options: Its options; None for its defaults.
         steps: Most steps of the optimiser.
         batch: Rows in a batch.
@@ -61,7 +61,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: str = "realnvp",
+        model: str = "nsf",
         *,
         options: Mapping[str, Any] | None = None,
         steps: int = 2000,
