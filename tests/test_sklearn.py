@@ -100,6 +100,31 @@ def test_the_default_is_a_spline_flow_and_one_column_takes_an_autoregressive_one
     assert np.exp(one.score_samples(line)).sum() * 0.01 == pytest.approx(1, abs=1e-2)
 
 
+def test_declared_supports_hold_all_the_mass_and_whole_numbers_have_probabilities():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"wait": rng.exponential(size=800), "count": rng.poisson(2.0, 800), "z": 1e6 + rng.normal(size=800)}
+    )
+    density = small(steps=120, lr=1e-2, supports={"wait": "0:", 1: "integer 0:"}).fit(table)
+    drawn = density.sample(500, random_state=0)
+    assert (drawn[:, 0] > 0).all()
+    assert (drawn[:, 1] == np.rint(drawn[:, 1])).all()
+    assert drawn[:, 1].min() >= 0
+    a, b, c = np.meshgrid(np.linspace(0.005, 12, 240), np.arange(15.0), 1e6 + np.linspace(-5, 5, 41), indexing="ij")
+    grid = pd.DataFrame({"wait": a.ravel(), "count": b.ravel(), "z": c.ravel()})
+    mass = np.exp(density.score_samples(grid)).sum() * (11.995 / 239) * (10 / 40)
+    assert mass == pytest.approx(1, abs=0.1)
+    np.testing.assert_array_equal(density.score_samples(table), density.score_samples(table))
+    outside = pd.DataFrame({"wait": [-1.0, 1.0], "count": [1.0, 1.5], "z": [1e6, 1e6]})
+    assert density.score_samples(outside).tolist() == [-np.inf, -np.inf]
+    with pytest.raises(UsageError, match="outside its declared support"):
+        clone(density).set_params(supports={"z": "0:5"}).fit(table)
+    with pytest.raises(UsageError, match="did you mean 'wait'"):
+        clone(density).set_params(supports={"wiat": "0:"}).fit(table)
+    with pytest.raises(UsageError, match="columns 0 to 2"):
+        clone(density).set_params(supports={3: "0:"}).fit(table)
+
+
 def test_weights_are_those_of_the_likelihood():
     """Rows of two normals, the second of which weighs nothing but a tenth: so much of the mass is there."""
     rng = np.random.default_rng(0)

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from longflow.bijections import Residual
+from longflow.bijections import Residual, Unconstrain
 from longflow.commands.certificate import certificate
 from longflow.commands.draw import open_model
 from longflow.commands.evaluate import dataset_of
 from longflow.commands.rows import fixed_draws
-from longflow.distributions import Flow
+from longflow.distributions import Flow, LatentModel
 from longflow.errors import InversionError, UsageError
 from longflow.values import values_only
 
@@ -74,10 +74,10 @@ def check(
     rows = dataset.split("test")
     continuous = folder.config()["levels"] is None
     with fixed_draws(seed):
-        inputs = _inputs(flow.double(), rows, n, noise=not continuous)
+        inputs = _inputs(model.double(), rows, n, noise=not continuous)
         if other is not None:
             rest = torch.as_tensor(dataset_of(folder, other).split("test")[:n]).to(inputs["data"])
-            inputs[f"other data: {other}"] = rest + (0 if continuous else torch.rand_like(rest))
+            inputs[f"other data: {other}"] = _inside(flow, model.spread(rest))
         mass = _mass(flow, inputs["data"]) if flow.shape == (2,) and continuous and not flow.padding else None
     deviation = dataset.split("train").std(_pooled(flow)).astype(np.float64)
     spread = torch.as_tensor(np.sqrt(deviation**2 + (0 if continuous else 1 / 12))).to(inputs["data"])
@@ -95,10 +95,10 @@ def check(
     return result
 
 
-def _inputs(flow: Flow, rows: np.ndarray, n: int, *, noise: bool) -> dict[str, Tensor]:
-    like = next(flow.parameters())
-    every = torch.as_tensor(rows[: max(n, 1000)]).to(like)
-    data = every[:n] + (torch.rand_like(every[:n]) if noise else 0)
+def _inputs(model: LatentModel, rows: np.ndarray, n: int, *, noise: bool) -> dict[str, Tensor]:
+    flow = cast(Flow, model.density)
+    every = torch.as_tensor(rows[: max(n, 1000)]).to(next(flow.parameters()))
+    data = model.spread(every[:n])
     axes = _pooled(flow) or tuple(range(every.dim()))
     low, high = every.amin(axes), every.amax(axes) + noise
     wide = every.mean(axes) + 3 * every.std(axes) * torch.randn_like(data)
@@ -108,11 +108,18 @@ def _inputs(flow: Flow, rows: np.ndarray, n: int, *, noise: bool) -> dict[str, T
     except InversionError:
         own = torch.full_like(data, torch.nan)
     return {
-        "data": data,
+        "data": _inside(flow, data),
         "samples": own,
-        "uniform noise": low + (high - low) * torch.rand_like(data),
-        "wide Gaussian noise": torch.clamp(wide, low, high) if noise else wide,
+        "uniform noise": _inside(flow, low + (high - low) * torch.rand_like(data)),
+        "wide Gaussian noise": _inside(flow, torch.clamp(wide, low, high) if noise else wide),
     }
+
+
+def _inside(flow: Flow, x: Tensor) -> Tensor:
+    """Return events with what lies on an end of a declared support, or beyond, where the density has it: inside."""
+    for ends in (m for m in flow.modules() if isinstance(m, Unconstrain)):
+        x = ends.inverse(ends(x)[0])[0]
+    return x
 
 
 def _pooled(flow: Flow) -> tuple[int, ...] | None:

@@ -44,6 +44,8 @@ class Settings:
         adapt: Initialise scales from a batch of data before the first step.
         label_weight: Weight of the classifier's cross-entropy (in bits), for models of classes.
         density_weight: Weight of the density (in bits/dim), for models of classes; 0 trains a classifier alone.
+        support: Where the values of a column lie, COLUMN=SUPPORT, for each column anew: real, LOW:, :HIGH, LOW:HIGH,
+            integer, integer LOW:HIGH, ...
         patience: Stop after so many validations without improvement; 0 for never.
     """
 
@@ -62,6 +64,7 @@ class Settings:
     adapt: bool = True
     label_weight: float = 0.01
     density_weight: float = 1.0
+    support: tuple[str, ...] = ()
     patience: int = 0
 
 
@@ -109,6 +112,7 @@ def configuration(
         "shape": list(dataset.shape),
         "levels": dataset.levels,
         "preprocess": preprocess,
+        "supports": dataset.supports and [str(s) if s else None for s in dataset.supports],
         "data": {
             "spec": settings.data if settings.data in SETS else str(Path(settings.data).resolve()),
             "name": dataset.name,
@@ -117,6 +121,7 @@ def configuration(
             "labels_sha256": dataset.labels_sha256 if resolved.get("classes") else None,
             "sizes": dict(dataset.sizes),
             "columns": None if dataset.columns is None else list(dataset.columns),
+            "dtypes": dataset.dtypes and dict(dataset.dtypes),
         },
         "noise": None if settings.noise is None else list(settings.noise),
         "adapt": settings.adapt,

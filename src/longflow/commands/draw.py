@@ -1,6 +1,5 @@
 """Samples and reconstructions, written as pictures, arrays or tables."""
 
-import csv
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -13,17 +12,22 @@ import torch
 from longflow import figures
 from longflow.commands.evaluate import Split, dataset_of
 from longflow.commands.rows import batches_of, fixed_draws
+from longflow.commands.tables import SUFFIXES, check_table, columns_of, write_table
 from longflow.distributions import LatentModel, Temperature
 from longflow.errors import UsageError
 from longflow.families import Coder, Representation
 from longflow.models import load
-from longflow.runs import Run, write_bytes, write_text
+from longflow.runs import Run, write_bytes
 from longflow.training.device import prepare
 
 DRAWN_AT_ONCE = 1000
 MOST_NUMBERS = 10**9
 
-FORMATS = {"picture": (".png", ".npz"), "plane": (".png", ".csv", ".npz"), "table": (".csv", ".npz", ".png")}
+FORMATS = {
+    "picture": (".png", ".npz"),
+    "plane": (".png", ".csv", ".npz", ".parquet"),
+    "table": (".csv", ".npz", ".png", ".parquet"),
+}
 """What each kind of data can be written as; the first is the default."""
 
 
@@ -195,6 +199,7 @@ def output_path(run: Run, config: dict[str, Any], name: str, out: str | None) ->
         raise UsageError(f"expected --out to end in {' or '.join(allowed)}; '{path.name}' came")
     if out and path.suffix != ".png" and path.exists():
         raise UsageError(f"{path} already exists; choose another --out")
+    check_table(path)
     return path
 
 
@@ -213,8 +218,8 @@ def write_rows(path: Path, rows: np.ndarray, config: dict[str, Any], picture: Ca
     """Write rows (N, *shape) as the suffix says; images as the picture that is drawn from their levels."""
     if path.suffix == ".npz":
         write_bytes(path, _arrays(rows, config["levels"]))
-    elif path.suffix == ".csv":
-        write_text(path, _table(rows, _columns(rows, config)))
+    elif path.suffix in SUFFIXES:
+        write_table(path, columns_of(rows.reshape(len(rows), -1), _columns(rows, config), config))
     elif kind_of(config) == "picture":
         write_bytes(path, picture(config["levels"]))
     else:
@@ -230,11 +235,3 @@ def _arrays(rows: np.ndarray, levels: int | None) -> bytes:
     whole = levels is not None and levels <= 256 and bool((rows == np.rint(rows)).all())
     np.savez_compressed(content, x=rows.astype(np.uint8) if whole else rows)
     return content.getvalue()
-
-
-def _table(rows: np.ndarray, columns: list[str]) -> str:
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([f"{v:.9g}" for v in row] for row in rows.reshape(len(rows), -1))
-    return lines.getvalue()

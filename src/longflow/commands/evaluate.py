@@ -1,6 +1,7 @@
 """Likelihood of a data set under a run's model, with its error and its convention."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws
 from longflow.commands.watch import floors, parts_by_row, summary
 from longflow.data import Dataset
 from longflow.data import load as load_data
+from longflow.data.checks import names_of
 from longflow.distributions import LatentModel
 from longflow.errors import InversionError, UsageError, choose
 from longflow.families import Representation
@@ -169,7 +171,7 @@ def accuracies(model: LatentModel, rows: np.ndarray, labels: np.ndarray, seed: i
     right: dict[str, int] = {}
     with fixed_draws(seed), torch.inference_mode():
         for x, own in zip(batches_of(model, rows), y.split(ROWS_AT_ONCE), strict=True):
-            z = model.density.encode(x + (torch.rand_like(x) if model.dequantiser else 0))
+            z = model.density.encode(model.spread(x))
             for name, found in model.density.predictions(z).items():
                 right[name] = right.get(name, 0) + int((found == own).sum())
     return {name: count / len(rows) for name, count in right.items()}
@@ -193,6 +195,7 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
         raise UsageError(f"{run} names no data set; say which with --data, where the command has it")
     dataset = load_data(chosen, own.get("quantised"))
     check_like(run, dataset.shape, dataset.levels, dataset.columns, chosen)
+    dataset = dataset.declare(declarations(config))
     if spec is None and dataset.sha256 != own["sha256"]:
         raise UsageError(
             f"'{chosen}' has changed since {run} was trained (sha256 {dataset.sha256[:12]}, not {own['sha256'][:12]})"
@@ -200,6 +203,15 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
     if spec is None and own.get("labels_sha256") not in (None, dataset.labels_sha256):
         raise UsageError(f"the labels of '{chosen}' have changed since {run} was trained")
     return dataset
+
+
+def declarations(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the supports that a run's columns were declared to have, COLUMN=SUPPORT each."""
+    supports = config.get("supports")
+    if not supports:
+        return ()
+    names = names_of(config.get("data", {}).get("columns"), len(supports))
+    return tuple(f"{name}={support}" for name, support in zip(names, supports, strict=True) if support)
 
 
 def check_like(
@@ -228,12 +240,10 @@ def log_likelihoods(model: LatentModel, rows: np.ndarray, *, samples: int = 1, s
 def round_trip(model: LatentModel, rows: np.ndarray) -> float:
     """Return max |decode(encode(x)) - x| of the continuous density, in the units of the data."""
     density = model.density
-    middle = 0.0 if model.dequantiser is None else 0.5
     with torch.inference_mode():
         try:
-            errors = [
-                (density.decode(density.encode(x + middle)) - (x + middle)).abs().max() for x in batches_of(model, rows)
-            ]
+            events = [model.middle(x) for x in batches_of(model, rows)]
+            errors = [(density.decode(density.encode(y)) - y).abs().max() for y in events]
         except InversionError:
             return math.inf
     return float(torch.stack(errors).max())

@@ -9,7 +9,7 @@ from longflow import figures
 from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
 from longflow.commands.configure import classifier_alone
 from longflow.commands.draw import kind_of
-from longflow.commands.evaluate import dataset_of, measure
+from longflow.commands.evaluate import dataset_of, declarations, measure
 from longflow.commands.gallery import edit_sections, image_sections, known_attributes
 from longflow.commands.progress import names_of
 from longflow.commands.represent import measure_codes
@@ -86,13 +86,20 @@ def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
     train, test = dataset.split("train"), dataset.split("test")
     found: dict[str, np.ndarray] = {}
     if dataset.dims <= GAUSSIAN_DIMS and (dataset.levels is not None or _is_full_rank(train)):
-        found["Gaussian"] = gaussian_bits(train, test, noise_variance=UNIFORM_VARIANCE if dataset.levels else 0.0)
+        found["Gaussian"] = gaussian_bits(train, test, noise_variance=UNIFORM_VARIANCE * _whole(dataset))
     if dataset.levels is not None:
         found["histogram per dimension"] = histogram_bits(train, test, dataset.levels)
     return {
         name: {"bits_per_dim": float(bits.mean()), "stderr_bits_per_dim": standard_error(bits)}
         for name, bits in found.items()
     }
+
+
+def _whole(dataset: Dataset) -> np.ndarray:
+    """Return which numbers of an event are dequantised, 1 or 0 to broadcast to (D,)."""
+    if dataset.supports is None:
+        return np.array(float(dataset.levels is not None))
+    return np.array([bool(s and s.whole) for s in dataset.supports], np.float64)
 
 
 def _is_full_rank(rows: np.ndarray) -> bool:
@@ -127,6 +134,7 @@ def _facts(config: dict[str, Any], dataset: Dataset, result: dict[str, Any]) -> 
         "parameters": f"{result['parameters']:,}",
         "data": f"{dataset.name}: " + ", ".join(f"{size:,} {split}" for split, size in dataset.sizes.items()),
         "shape and levels": f"{'×'.join(map(str, dataset.shape))}, {dataset.levels or 'continuous'}",
+        **({"supports": ", ".join(declarations(config))} if config.get("supports") else {}),
         "data sha256": dataset.sha256,
         "preprocessing": config["preprocess"],
         "likelihood": "none: it has codes and no density" if "terms" in result else _convention(result),

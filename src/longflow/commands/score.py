@@ -8,10 +8,10 @@ import torch
 
 from longflow.commands.anomalies import Method, anomaly_columns
 from longflow.commands.draw import open_model
-from longflow.commands.evaluate import check_like, check_samples, drawn_likelihoods
+from longflow.commands.evaluate import check_like, check_samples, declarations, drawn_likelihoods
+from longflow.commands.tables import SUFFIXES, check_table, write_table
 from longflow.data import read
 from longflow.errors import UsageError
-from longflow.runs import write_text
 from longflow.units import bits_per_dim
 
 
@@ -26,7 +26,7 @@ def score(
     out: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Write the log-density of each row of a file, in its order, as a table.
+    """Write the log-density of each row of a file, in its order, as a table (CSV or Parquet).
 
     Columns: `log_prob`, in nats in the units of the data (of levels, and of an autoencoder: a lower bound), and
     `bits_per_dim`, unless the likelihood is none; where a residual flow estimates log-determinants they are means of
@@ -47,18 +47,20 @@ def score(
             levels, a histogram of each number.
         importance_samples: Draws of the dequantiser and of an autoencoder's code for each row; more tighten the bound.
         seed: Seed of the draws.
-        out: Table to write (.csv); by default FILE-scores.csv in the run directory.
+        out: Table to write (.csv or .parquet); by default FILE-scores.csv in the run directory.
         device: auto, cpu, cuda, cuda:1, ...
     """
     folder, model = open_model(run, device)
     path = Path(out) if out else folder.path / f"{Path(file).stem}-scores.csv"
-    if path.suffix != ".csv" or (out and path.exists()):
-        raise UsageError(f"expected --out to be a new .csv file; '{path}' came")
+    if path.suffix not in SUFFIXES or (out and path.exists()):
+        raise UsageError(f"expected --out to be a new {' or '.join(SUFFIXES)} file; '{path}' came")
+    check_table(path)
     check_samples(model, importance_samples)
     content = read(file)
     own = folder.config()["levels"]
     fits = content.levels is not None and own is not None and len(content.rows) > 0 and content.rows.max() < own
     check_like(folder, content.rows.shape[1:], own if fits else content.levels, content.columns, file)
+    content = content.declare(declarations(folder.config()))
     drawn = drawn_likelihoods(model, content.rows, samples=importance_samples, seed=seed)
     nats = drawn.mean(0)
     columns = {"log_prob": nats}
@@ -77,6 +79,5 @@ def score(
         seed=seed,
         device=device,
     )
-    lines = [",".join(columns), *(",".join(f"{v:.9g}" for v in row) for row in zip(*columns.values(), strict=True))]
-    write_text(path, "\n".join(lines) + "\n")
+    write_table(path, columns)
     return {"out": str(path), "n": len(nats), "mean_log_prob": float(np.mean(nats)), "likelihood": model.likelihood}

@@ -28,7 +28,7 @@ Step = tuple[str, torch.Tensor]
 
 
 def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
-    """Return the density and, of a flow, its warped grid and its layers."""
+    """Return the density (of whole numbers k, that of [k, k + 1)) and, of a flow, its warped grid and its layers."""
     test = dataset.split("test")
     low, high = test.min(0), test.max(0)
     low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
@@ -48,9 +48,10 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
         return [Section(title="Samples", text="What the model dreams.", pictures=(samples,))]
     axes = [np.linspace(low[k], high[k], PLANE_CELLS) for k in range(2)]
     cells = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
-    exact = model.likelihood == "exact"
+    inner = model.density
+    exact = inner.likelihood == "exact"
     with torch.inference_mode():
-        heat = model.bound(tensor(cells), samples=1 if exact else 20).cpu().numpy()
+        heat = inner.bound(tensor(cells), samples=1 if exact else 20).cpu().numpy()
     density = Section(
         title="Density",
         text="The density that the model has learnt, and what it dreams.",
@@ -64,12 +65,13 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
             samples,
         ),
     )
-    if padded or not isinstance(model.density, Flow):
+    if padded or not isinstance(inner, Flow):
         return [density]
     before = figures.regular_grid(extent)
     with torch.inference_mode(), values_only():
-        after = model.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
-        steps = thinned([("data", tensor(test[:1500])), *model.density.bijection.trace(tensor(test[:1500]))])
+        after = inner.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
+        some = model.middle(tensor(test[:1500]))
+        steps = thinned([("data", some), *inner.bijection.trace(some)])
     clouds = [value.cpu().numpy() for _, (_, value) in steps]
     names = [f"{k}: {name}" if k else name for k, (name, _) in steps]
     return [

@@ -15,12 +15,12 @@ from longflow.bijections import adapt, settle
 from longflow.commands.configure import Settings, classifier_alone, configuration, default_out
 from longflow.commands.evaluate import classified, log_likelihoods
 from longflow.commands.prepare import (
+    caution,
     check_batches,
     check_classifier,
     check_importance,
     check_negatives,
     classes_of,
-    fit_units,
     objective_of,
 )
 from longflow.commands.progress import Bar, names_of
@@ -34,6 +34,7 @@ from longflow.distributions import LatentModel
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.families import Coder, Representation, RepresentationObjective
 from longflow.models import assemble
+from longflow.models.supported import fit_units
 from longflow.runs import Run
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
@@ -47,8 +48,8 @@ VALIDATED_BY_ESTIMATES = 500
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
-LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight}
-"""Settings that runs begun before there were classes lack."""
+LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight, "supports": None}
+"""Settings that runs begun before there were classes, or supports, lack."""
 
 
 class Interrupted(Exception):
@@ -74,12 +75,12 @@ def train_run(
     saved and can be resumed), TrainingDivergedError when a loss is no longer finite.
     """
     device = prepare(settings.device, settings.threads)
-    dataset = load_data(settings.data, settings.levels)
+    dataset = load_data(settings.data, settings.levels, settings.support)
     config = {**configuration(name, settings, recipe, options, dataset, objectives), "command": command}
     torch.manual_seed(settings.seed)
     model = assemble(config)
     config["likelihood"] = model.likelihood
-    fit_units(model, dataset)
+    fit_units(model, dataset.split("train"))
     with processes(device) as rank:
         run = Run(settings.out or default_out(name, settings.data))
         check_batches(model, recipe.batch)
@@ -155,6 +156,7 @@ class Trainer:
         """Start a new run (or one that stopped before its first checkpoint) from fresh weights."""
         if self.rank == 0:
             self.run.cut_metrics(0)
+            caution(self.dataset)
         if self.config["adapt"]:
             self._from_data(adapt, self.state.model)
 

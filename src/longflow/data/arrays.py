@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longflow.data.checks import as_float32, reading, require_finite
+from longflow.data.checks import as_float32, names_of, reading, require_finite, require_resolved
 from longflow.data.content import Content
 from longflow.data.splitting import named
 from longflow.errors import UsageError
@@ -47,7 +47,7 @@ def read_arrays(path: Path) -> Content:
         types = ", ".join(f"{split} {x.dtype}" for split, x in splits.items())
         raise UsageError(f"{path}: the splits differ in type: {types}")
     rows = {split: _rows(f"{path}, {split}", x) for split, x in splits.items()}
-    return Content(path.name, rows, kinds["train"], _labels(path, rows, labels))
+    return Content(path.name, rows, kinds["train"], _labels(path, rows, labels), dtypes=_dtypes(splits["train"]))
 
 
 def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -95,13 +95,20 @@ def _levels(source: str, x: np.ndarray) -> int | None:
 def _rows(source: str, x: np.ndarray) -> np.ndarray:
     """Bring rows to their layout, and to uint8 or float32."""
     if x.ndim not in (2, 3, 4):
-        raise UsageError(f"{source} has shape {x.shape}; expected (N, D) with D of at least 2, or (N, C, H, W)")
+        raise UsageError(f"{source} has shape {x.shape}; expected (N, D) or (N, C, H, W)")
     rows = _channels_first(x)
     if x.dtype in (np.uint8, np.bool_):
         return rows.astype(np.uint8, copy=False)
-    rows = as_float32(rows)
-    require_finite(source, rows)
-    return rows
+    single = as_float32(rows)
+    require_finite(source, single)
+    if x.ndim == 2:
+        require_resolved(source, rows, single)
+    return single
+
+
+def _dtypes(x: np.ndarray) -> dict[str, str] | None:
+    """Return the type of each column of a table, by the names that columns without names have."""
+    return dict.fromkeys(names_of(None, x.shape[1]), x.dtype.name) if x.ndim == 2 else None
 
 
 def _channels_first(x: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """What a file or a folder of the user's holds, before it is split."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from longflow.data.dataset import SPLITS, Dataset
 from longflow.data.splitting import fill
+from longflow.data.support import Support, of_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +20,9 @@ class Content:
         levels: number of grey levels of uint8 values, or None for float32 values.
         labels: int64 (N,) for each of `splits`, or None.
         columns: names of the features of a table, or None.
+        dtypes: types of the source's columns by name (x1 … xD without names), or None.
+        supports: where the values of each column lie, None where nothing is declared; or None.
+        place: tells where in the source the row of a given index (from 0) stands.
     """
 
     name: str
@@ -26,11 +30,25 @@ class Content:
     levels: int | None
     labels: Mapping[str, np.ndarray] | None = None
     columns: tuple[str, ...] | None = None
+    dtypes: Mapping[str, str] | None = None
+    supports: tuple[Support | None, ...] | None = None
+    place: Callable[[int], str] = "row {}".format
 
     @property
     def rows(self) -> np.ndarray:
         """Every row, the splits one after the other: (N, *shape)."""
         return np.concatenate([self.splits[split] for split in SPLITS if split in self.splits])
+
+    def declare(self, declarations: Sequence[str]) -> "Content":
+        """Return a table whose columns have declared supports, COLUMN=SUPPORT each (see `Support`).
+
+        Raises:
+            UsageError: a declaration is wrong, or a value lies outside: where in the source.
+        """
+        if not declarations:
+            return self
+        supports = of_table(self.name, self.rows, self.levels, self.columns, declarations, self.place)
+        return replace(self, supports=supports)
 
     def dataset(self) -> Dataset:
         """Cut the missing splits from `train` (see `fill`).
@@ -39,7 +57,15 @@ class Content:
             UsageError: there are too few rows, or they make no data set.
         """
         labels = None if self.labels is None else self.cut(self.labels)
-        return Dataset(self.name, self.cut(self.splits), self.levels, labels, self.columns)
+        return Dataset(
+            self.name,
+            self.cut(self.splits),
+            self.levels,
+            labels,
+            self.columns,
+            dtypes=self.dtypes,
+            supports=self.supports,
+        )
 
     def cut(self, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return arrays with a value for each row of `splits`, cut into all splits as the rows are."""

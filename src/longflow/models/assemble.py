@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from longflow.bijections import Bijection, Chain, Logit, Standardise
+from longflow.data import Support
 from longflow.distributions import Dequantised, Injective
 from longflow.errors import UsageError, choose
 from longflow.families import Coder, Representation
 from longflow.models.catalogue import build
+from longflow.models.supported import supported
 from longflow.runs import Run
 
 PREPROCESSING: dict[str, Callable[[tuple[int, ...], int], Bijection]] = {
@@ -28,7 +30,8 @@ def assemble(config: Mapping[str, Any]) -> Coder:
     """Build what `config` describes, with fresh weights: a distribution of the stored data, in their units, or a code.
 
     Keys: `model`, `options`, `shape`, `preprocess` (a name in PREPROCESSING) and `levels` (None for continuous
-    data). Raises UsageError where one is missing or unknown.
+    data); `supports`, the notation of each column's (see `Support`) or None, where any is declared. Raises UsageError
+    where one is missing or unknown.
     """
     missing = [key for key in ("model", "options", "shape", "preprocess", "levels") if key not in config]
     if missing:
@@ -51,6 +54,8 @@ def assemble(config: Mapping[str, Any]) -> Coder:
         inner.preprocess(PREPROCESSING[kind](shape, levels or 0))
     continuous = levels is None or inner.levels is not None
     model = inner if continuous or isinstance(inner, Representation) else Dequantised(inner, levels)
+    if config.get("supports"):
+        model = supported(model, [Support.parse(text or "real") for text in config["supports"]])
     model.config = dict(config)
     return model
 
