@@ -25,7 +25,7 @@ class Binned(LatentModel):
     """
 
     dequantiser = "uniform"
-    reparametrised = False  # type: ignore[assignment]
+    reparametrised = False
 
     def __init__(self, density: LatentModel) -> None:
         super().__init__()
