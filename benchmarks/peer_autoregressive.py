@@ -182,9 +182,11 @@ def main():
     parser.add_argument("--out", type=Path)
     flags = parser.parse_args()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     versions = {name: version(name) for name in ("torch", "zuko", "nflows")}
+    commit = commit_that_runs()
     for case in cases():
-        line = {**compare(*case), **versions, "commit": commit_that_runs()}
+        line = {**compare(*case), **versions, "commit": commit}
         print(json.dumps(line))
         if flags.out:
             with flags.out.open("a") as lines:

@@ -144,6 +144,7 @@ def test_passes_of_all_features_end_where_the_walk_does(form, context, most):
     close(x[done], expected[0][done])
     close(log_det[done], expected[1][done])
     assert (len(rows) == 0) == (most == 10)
+    assert len(layer.sweep(z, c, 9)[2]) == 0
     assert not x.requires_grad
 
 
@@ -151,10 +152,26 @@ def test_a_new_layer_needs_one_pass_and_a_row_alone_is_as_among_others(form):
     assert len(Autoregressive(Affine(), form(50)).sweep(torch.randn(7, 50), None, 1)[2]) == 0
     layer = Autoregressive(Affine(), scrambled(form(12)))
     z = torch.randn(9, 12).double()
+    assert layer._passes_worth(z) >= 10
+    assert Autoregressive(Affine(), form(12, hidden=256))._passes_worth(z.repeat(1000, 1)) == 0
     with torch.no_grad():
         close(layer.inverse(z[4:5])[0], layer.inverse(z)[0][4:5])
         assert layer.inverse(z[:0])[0].shape == (0, 12)
-        assert 0 < layer._passes_worth(z) < 12
+
+
+def test_rows_that_passes_leave_are_walked(form, monkeypatch):
+    layer = Autoregressive(Affine(), scrambled(form(9)))
+    for name, p in layer.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(p)
+    z = torch.randn(40, 9).double() * torch.logspace(-16, 0, 40).double()[:, None]
+    some = next(n for n in range(1, 9) if 0 < len(layer.sweep(z, None, n)[2]) < 40)
+    monkeypatch.setattr(layer, "_passes_worth", lambda z: some)
+    expected = by_passes(layer, z)
+    with torch.no_grad():
+        found = layer.inverse(z)
+    close(found[0], expected[0])
+    close(found[1], expected[1])
 
 
 def test_a_row_that_is_not_a_number_spoils_no_other(form):

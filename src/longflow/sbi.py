@@ -10,6 +10,7 @@ from longflow.bijections import Standardise, adapt
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
 from longflow.models import build
+from longflow.nets import Standardiser
 
 try:
     from sbi.neural_nets.estimators.base import ConditionalDensityEstimator
@@ -59,23 +60,6 @@ class FlowEstimator(ConditionalDensityEstimator):
         return cast(LatentModel, self.net).distribution(context.reshape(*batch, context.shape[1]))
 
 
-class ZScore(nn.Module):
-    """(x - mean) / deviation of each number of x, (B, *shape), by fixed numbers from a batch."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        mean, scale = moments_of(rows)
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x in deviations from its mean."""
-        return (x - self.mean) / self.scale
-
-
 @dataclass(frozen=True)
 class Builder:
     """Builds an estimator from batches of θ, (B, D), and x, (B, *shape): what sbi's trainers ask for."""
@@ -86,11 +70,14 @@ class Builder:
 
     def __call__(self, theta: Tensor, x: Tensor) -> FlowEstimator:
         """Return a new estimator whose units, scales and shapes are those of the batches."""
-        embedding = nn.Sequential(ZScore(x), self.embedding or nn.Flatten())
+        units = Standardiser(tuple(x.shape[1:]))
+        units.fit(finite(x))
+        embedding = nn.Sequential(units, self.embedding or nn.Flatten())
         with torch.no_grad():
             contexts = embedding(x[:ADAPT_ROWS])
         flow = cast(LatentModel, build(self.model, tuple(theta.shape[1:]), context=contexts.shape[1], **self.options))
-        flow.preprocess(Standardise(*moments_of(theta)))
+        scale, mean = torch.std_mean(finite(theta), 0, correction=0)
+        flow.preprocess(Standardise(mean, scale))
         adapt(flow, theta[:ADAPT_ROWS], contexts)
         return FlowEstimator(flow, embedding, tuple(x.shape[1:]))
 
@@ -109,10 +96,9 @@ def density_estimator(model: str = "nsf", *, embedding: nn.Module | None = None,
     return Builder(model, embedding, options)
 
 
-def moments_of(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each number over rows (B, *shape), the deviation 1 where a number never varies."""
-    finite = rows[rows.flatten(1).isfinite().all(1)]
-    if len(finite) < 2:
-        raise UsageError(f"expected at least 2 finite rows to standardise by; {len(finite)} came")
-    scale, mean = torch.std_mean(finite, 0, correction=0)
-    return mean, torch.where(scale > 0, scale, torch.ones_like(scale))
+def finite(rows: Tensor) -> Tensor:
+    """Return the rows (B, *shape) without a missing or infinite number, of which there must be two to standardise by."""
+    kept = rows[rows.flatten(1).isfinite().all(1)]
+    if len(kept) < 2:
+        raise UsageError(f"expected at least 2 finite rows to standardise by; {len(kept)} came")
+    return kept

@@ -2,14 +2,19 @@
 
 from longflow.adaptive import adapt, settle
 from longflow.bijections.autoregressive import Autoregressive
+from longflow.bijections.bernstein import Bernstein
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
-from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
+from longflow.bijections.circular import CircularShift
+from longflow.bijections.compose import At, Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
+from longflow.bijections.full_coupling import FullCoupling
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
+from longflow.bijections.mixture import DeepSigmoid, LogisticMixture
 from longflow.bijections.norm import BatchNorm
 from longflow.bijections.orthogonal import Householder, Rotation
 from longflow.bijections.planar import Planar, Radial, Sylvester
+from longflow.bijections.polynomial import SumOfSquares
 from longflow.bijections.rational_quadratic import RationalQuadratic
 from longflow.bijections.rearrange import (
     Checkerboard,
@@ -23,17 +28,22 @@ from longflow.bijections.rearrange import (
     Waypoint,
 )
 from longflow.bijections.residual import Residual
+from longflow.bijections.splines import LinearSpline, QuadraticSpline
 from longflow.bijections.unconstrain import Unconstrain
 from longflow.constraints import constrain, tighten
 
 __all__ = [
     "Affine",
+    "At",
     "Autoregressive",
     "BatchNorm",
+    "Bernstein",
     "Bijection",
     "Chain",
     "Checkerboard",
+    "CircularShift",
     "Coupling",
+    "DeepSigmoid",
     "Elementwise",
     "Embedded",
     "Example",
@@ -41,6 +51,7 @@ __all__ = [
     "FactorOut",
     "Flatten",
     "FreeLinear",
+    "FullCoupling",
     "HalfToOne",
     "Halves",
     "Householder",
@@ -48,11 +59,14 @@ __all__ = [
     "Inverse",
     "Leading",
     "Learned",
+    "LinearSpline",
+    "LogisticMixture",
     "Logit",
     "PLULinear",
     "Permute",
     "Planar",
     "QRLinear",
+    "QuadraticSpline",
     "Radial",
     "RationalQuadratic",
     "Rearrangement",
@@ -67,6 +81,7 @@ __all__ = [
     "Squeeze",
     "Standardise",
     "Step",
+    "SumOfSquares",
     "Sylvester",
     "Unconstrain",
     "Under",

@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longflow.bijections.slopes import checked
 from longflow.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Grid:
-    """K bins, of [-B, B] on both axes. Of shares p (along x) and q (along z), each summing to 1, bin k has the sizes
+    """K bins of [-B, B] along x and along z, made of shares p and q that sum to 1 each.
+
+    With m = `slope`, a bin has the sizes
 
         w = 2B ((1 - K·floor) (p + m·q) / (1 + m) + floor),   h = 2B ((1 - K·floor) (q + m·p) / (1 + m) + floor)
 
@@ -26,10 +29,7 @@ class Grid:
     def __post_init__(self) -> None:
         if self.bins < 1:
             raise UsageError(f"a spline expects at least 1 bin; {self.bins} came")
-        if not self.bound > 0:
-            raise UsageError(f"a spline expects a bound > 0; {self.bound} came")
-        if not 0 < self.slope < 1:
-            raise UsageError(f"a spline expects 0 < slope < 1; {self.slope} came")
+        checked(self.bound, self.slope)
         if not 0 <= self.floor * self.bins < 1:
             raise UsageError(f"a spline of {self.bins} bins expects 0 <= floor < 1/{self.bins}; {self.floor} came")
 
@@ -47,7 +47,8 @@ def bins_at(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid
     """Return the bin of each point, as left, bottom, width, height and the parameters of the slopes at both ends.
 
     `point`, (B, D, ...), in [-B, B], is an x (axis 0) or a z (axis 1); `shares`, (2, K, B, D, ...), are p and q, and
-    `slopes` is (K + 1, B, D, ...). The result is (6, B, D, ...). Each bin has its left end, not its right one.
+    `slopes` is (K + 1, B, D, ...); both may have ones for B and
+    space. The result is (6, B, D, ...). Each bin has its left end, not its right one.
     """
     return _found(point, shares, slopes, axis, grid)[0]
 
@@ -57,14 +58,28 @@ def bins_at_once(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid:
     return _Found.apply(point, shares, slopes, axis, grid)[0]
 
 
-def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
-    sizes = grid.mixed(shares) + 2 * grid.bound * grid.floor
-    first = torch.full_like(sizes[:, :1], -grid.bound)
+def located(point: Tensor, sizes: Tensor, axis: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the corner (left, bottom) of each point's bin, its size (width, height), and its number.
+
+    `sizes`, (2, K, B, D, ...), are those of all bins along both axes, from -B on; B and space may be ones. The
+    corner and the size are (2, B, D, ...), the number is (1, B, D, ...).
+    """
+    first = torch.full_like(sizes[:, :1], -bound)
     knots = torch.cat((first, sizes[:, :-1]), 1).cumsum(1)
     index = (point >= knots[axis, 1:]).sum(0, keepdim=True)
-    pair = index.expand(2, 1, *point.shape)
-    ends = slopes.gather(0, torch.cat((index, index + 1)))
-    return torch.cat((knots.gather(1, pair)[:, 0], sizes.gather(1, pair)[:, 0], ends)), index
+    pair, all_bins = index.expand(2, 1, *point.shape), (2, sizes.shape[1], *point.shape)
+    return knots.expand(all_bins).gather(1, pair)[:, 0], sizes.expand(all_bins).gather(1, pair)[:, 0], index
+
+
+def at_ends(values: Tensor, index: Tensor) -> Tensor:
+    """Return the values, (K + 1, B, D, ...), at both ends of the bins of those numbers: (2, B, D, ...)."""
+    return values.expand(len(values), *index.shape[1:]).gather(0, torch.cat((index, index + 1)))
+
+
+def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
+    sizes = grid.mixed(shares) + 2 * grid.bound * grid.floor
+    corner, size, index = located(point, sizes, axis, grid.bound)
+    return torch.cat((corner, size, at_ends(slopes, index))), index
 
 
 class _Found(torch.autograd.Function):
@@ -78,7 +93,7 @@ class _Found(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.grid = inputs[4]
+        ctx.grid, ctx.shapes = inputs[4], (inputs[1].shape, inputs[2].shape)
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
@@ -90,4 +105,4 @@ class _Found(torch.autograd.Function):
         steps = torch.arange(bins, device=index.device).reshape(bins, *[1] * (index.dim() - 1))
         shares = (low[:, None] * (steps < index)).scatter_add(1, index.expand(2, *index.shape), size[:, None])
         slopes = grad.new_zeros(bins + 1, *index.shape[1:]).scatter_add(0, torch.cat((index, index + 1)), grad[4:])
-        return None, shares, slopes, None, None
+        return None, shares.sum_to_size(ctx.shapes[0]), slopes.sum_to_size(ctx.shapes[1]), None, None

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from longflow.bijections.circular import wrapped
+
 
 class Tails(ABC):
     """The ends of an interval map y = g(x), g(±B) = ±B, with slopes at its K + 1 knots."""
@@ -96,9 +98,3 @@ class Bounded(Tails):
 
 
 TAILS: dict[str, type[Tails]] = {"linear": Linear, "circular": Circular, "bounded": Bounded}
-
-
-def wrapped(angle: Tensor, bound: float) -> Tensor:
-    """Return the angle of period 2B, in [-B, B); one that is there already is returned as it is."""
-    within = (angle >= -bound) & (angle < bound)
-    return torch.where(within, angle, torch.remainder(angle + bound, 2 * bound) - bound)

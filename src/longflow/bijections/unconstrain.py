@@ -44,8 +44,7 @@ class Unconstrain(Elementwise):
             raise UsageError("Unconstrain expects low < high, in float32 too")
         self.register_buffer("low", a.clone())
         self.register_buffer("high", b.clone())
-        width = torch.where((b - a).isfinite(), b - a, 1.0)
-        self.register_buffer("inset", INSET * torch.stack((width, width)))
+        self.register_buffer("inset", INSET * torch.stack((self._width(), self._width())))
 
     def adapt_ends(self, x: Tensor) -> None:
         """Set each inset to half the distance from its end to the nearest of the values x, (B, D, ...), inside."""
@@ -56,10 +55,12 @@ class Unconstrain(Elementwise):
 
     def ahead(self, x: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         above, below = self.low.isfinite(), self.high.isfinite()
-        up = self._distance(above, x - torch.where(above, self.low, 0.0), self.inset[0]).log()
-        down = self._distance(below, torch.where(below, self.high, 0.0) - x, self.inset[1]).log()
+        on_low, on_high = x <= self.low, x >= self.high
+        up = torch.where(on_low, self.inset[0], torch.where(on_high, self._width() - self.inset[1], x - self.low))
+        down = torch.where(on_high, self.inset[1], torch.where(on_low, self._width() - self.inset[0], self.high - x))
+        up, down = torch.where(above, up, 1.0).log(), torch.where(below, down, 1.0).log()
         z = torch.where(above | below, up - down, x)
-        return z, torch.where(self._outside(x), -inf, self._log_width() - up - down)
+        return z, torch.where(self._outside(x), -inf, self._width().log() - up - down)
 
     def back(self, z: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         above, below = self.low.isfinite(), self.high.isfinite()
@@ -70,16 +71,12 @@ class Unconstrain(Elementwise):
         x = torch.where(both, torch.where(z < 0, a + share, b - share), z)
         x = torch.where(only_above, a + torch.where(only_above, z, 0.0).exp(), x)
         x = torch.where(only_below, b - torch.where(only_below, -z, 0.0).exp(), x)
-        slope = torch.where(both, self._log_width() + F.logsigmoid(folded) + F.logsigmoid(-folded), 0.0)
+        slope = torch.where(both, self._width().log() + F.logsigmoid(folded) + F.logsigmoid(-folded), 0.0)
         return x, slope + torch.where(only_above, z, 0.0) - torch.where(only_below, z, 0.0)
 
-    def _distance(self, end: Tensor, distance: Tensor, inset: Tensor) -> Tensor:
-        """Return the distance from an end, `inset` on it and beyond; 1, whose logarithm is 0, where there is no end."""
-        return torch.where(end, torch.where(distance > 0, distance, inset), 1.0)
-
-    def _log_width(self) -> Tensor:
-        width = self.high - self.low
-        return torch.where(width.isfinite(), width, 1.0).log()
+    def _width(self) -> Tensor:
+        """Return the lengths of the intervals; 1, whose logarithm is 0, where an end is infinite."""
+        return torch.where((self.high - self.low).isfinite(), self.high - self.low, 1.0)
 
     def _outside(self, x: Tensor) -> Tensor:
         under, over = self.low - ROUNDING * self.low.abs(), self.high + ROUNDING * self.high.abs()

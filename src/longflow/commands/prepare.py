@@ -63,9 +63,19 @@ def check_classifier(model: Coder, config: Mapping[str, Any]) -> None:
         raise UsageError("--density-weight 0 expects a classifier beside the density, as iresnet and residualflow have")
 
 
+def units_of(dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what a model takes its units from: training rows and, where there are some, contexts."""
+    return dataset.split("train"), None if dataset.contexts is None else dataset.contexts.splits["train"]
+
+
 def classes_of(config: Mapping[str, Any], dataset: Dataset, split: str = "train") -> np.ndarray | None:
     """Return the labels (N,) of a split, for a model of classes."""
     return dataset.labels[split] if config["options"].get("classes") and dataset.labels else None
+
+
+def conditions_of(config: Mapping[str, Any], dataset: Dataset) -> np.ndarray | None:
+    """Return what each training row is conditioned on: its context, or its label for a model of classes."""
+    return classes_of(config, dataset) if dataset.contexts is None else dataset.contexts.splits["train"]
 
 
 def objective_of(config: Mapping[str, Any]) -> Objective:

@@ -8,7 +8,14 @@ import torch
 
 from longflow.commands.anomalies import Method, anomaly_columns
 from longflow.commands.draw import open_model
-from longflow.commands.evaluate import check_like, check_samples, declarations, drawn_likelihoods
+from longflow.commands.evaluate import (
+    check_contexts,
+    check_like,
+    check_samples,
+    context_of,
+    declarations,
+    drawn_likelihoods,
+)
 from longflow.commands.tables import SUFFIXES, check_table, write_table
 from longflow.data import read
 from longflow.errors import UsageError
@@ -42,6 +49,7 @@ def score(
     Args:
         run: A run directory.
         file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data; levels that fit are the run's.
+            Contexts of a conditional density are found by their names, wherever they are in the table.
         method: One or more scores of anomalies.
         background: Run whose log-likelihood `ratio` divides by; by default one Gaussian of the training rows or, for
             levels, a histogram of each number.
@@ -56,12 +64,13 @@ def score(
         raise UsageError(f"expected --out to be a new {' or '.join(SUFFIXES)} file; '{path}' came")
     check_table(path)
     check_samples(model, importance_samples)
-    content = read(file)
+    content = read(file, context_of(folder.config()))
     own = folder.config()["levels"]
     fits = content.levels is not None and own is not None and len(content.rows) > 0 and content.rows.max() < own
     check_like(folder, content.rows.shape[1:], own if fits else content.levels, content.columns, file)
+    check_contexts(folder, content.contexts, file)
     content = content.declare(declarations(folder.config()))
-    drawn = drawn_likelihoods(model, content.rows, samples=importance_samples, seed=seed)
+    drawn = drawn_likelihoods(model, content.events, samples=importance_samples, seed=seed)
     nats = drawn.mean(0)
     columns = {"log_prob": nats}
     if model.likelihood != "none":

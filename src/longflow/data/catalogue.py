@@ -11,7 +11,7 @@ from longflow.data.dataset import Dataset
 from longflow.data.digits import digits
 from longflow.data.files import read
 from longflow.data.mnist import fashion_mnist, mnist
-from longflow.errors import choose
+from longflow.errors import UsageError, choose
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,30 @@ CATALOGUE: dict[str, Source] = {
 }
 
 
-def load(spec: str | Path, levels: int | None = None, declared: Sequence[str] = ()) -> Dataset:
+def load(
+    spec: str | Path, levels: int | None = None, context: Sequence[str] = (), declared: Sequence[str] = ()
+) -> Dataset:
     """Load a data set by its name in the catalogue, or from a folder of pictures, .npz, .npy, .csv or .parquet.
 
     Args:
         spec: the name or the path; a name wins over a path, which can be written as ./name.
         levels: fewer grey levels to reduce the data to; None leaves them as they are.
+        context: what a file's rows are conditioned on (see `read`).
         declared: where the values of a table's columns lie, COLUMN=SUPPORT each (see `Support`).
 
     Raises:
-        UsageError: there is no such data set, or it cannot be read, or not be reduced, or lie elsewhere.
+        UsageError: there is no such data set, or it cannot be read, or not be reduced, or lacks such a context, or has
+            values elsewhere.
     """
-    data = _load(str(spec), declared)
+    data = _load(str(spec), context, declared)
     return data if levels is None else data.quantise(levels)
 
 
-def _load(spec: str, declared: Sequence[str]) -> Dataset:
+def _load(spec: str, context: Sequence[str], declared: Sequence[str]) -> Dataset:
     path = Path(spec).expanduser()
     if spec not in CATALOGUE and (path.suffix or os.sep in spec or path.exists()):
-        return read(path).declare(declared).dataset()
-    return CATALOGUE[choose("data set", spec, CATALOGUE)].load().declare(declared)
+        return read(path, context).declare(declared).dataset()
+    source = CATALOGUE[choose("data set", spec, CATALOGUE)]
+    if context:
+        raise UsageError(f"contexts are columns or arrays of a file of your own; '{spec}' has none")
+    return source.load().declare(declared)

@@ -21,10 +21,10 @@ SHOWN = 3
 
 
 def cautions(dataset: Dataset) -> list[str]:
-    """Return a line for each of four things that a table may have; none for pictures and levels.
+    """Return a line for each of five things that a table may have; none for pictures and levels.
 
-    They are columns of whole numbers, or with values that recur, that are not declared; columns that float32 resolves
-    badly; and values on the end of a support of real numbers.
+    They are fewer rows than columns; columns of whole numbers, or with values that recur, that are not declared;
+    columns that float32 resolves badly; and values on the end of a support of real numbers.
     """
     if dataset.levels is not None or len(dataset.shape) != 1:
         return []
@@ -39,6 +39,8 @@ def _lines(dataset: Dataset) -> Iterator[str]:
     tied = _found(names, lambda k: supports[k] is None and names[k] not in coarse and _recurring(x[:, k]) > TIED)
     whole = [name for name in tied if (x[:, names.index(name)] == np.rint(x[:, names.index(name)])).all()]
     real = [name for name in tied if name not in whole]
+    if len(x) < dataset.dims:
+        yield f"{dataset.name} has {len(x)} training rows for {dataset.dims} columns: they hardly determine a density"
     ends = _found(names, lambda k: not _whole(supports[k]) and _on_ends(x[:, k], supports[k]))
     if whole:
         yield (

@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from longflow.data.checks import require_finite, require_varied
+from longflow.data.contexts import Contexts
+from longflow.data.events import Events
 from longflow.data.support import Support, of_table
 from longflow.errors import UsageError, choose
 
@@ -26,6 +28,7 @@ class Dataset:
         levels: number of grey levels L, the values being 0 … L - 1; None for continuous data.
         labels: int64 array (N,) for each of SPLITS, or None.
         columns: names of the D features of a table, or None.
+        contexts: what each row is conditioned on, or None.
         dtypes: types of the source's columns by name (x1 … xD without names), or None.
         supports: where the values of each column lie, None where nothing is declared; or None.
 
@@ -39,6 +42,7 @@ class Dataset:
     levels: int | None
     labels: Mapping[str, np.ndarray] | None = None
     columns: tuple[str, ...] | None = None
+    contexts: Contexts | None = None
     dtypes: Mapping[str, str] | None = None
     supports: tuple[Support | None, ...] | None = None
 
@@ -53,6 +57,8 @@ class Dataset:
             _check_levels(self.name, self.splits, self.levels)
         if self.labels is not None:
             _check_labels(self.name, self.splits, self.labels)
+        if self.contexts is not None:
+            self.contexts.check(self.name, self.splits)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,6 +102,14 @@ class Dataset:
         if len(x) == 0:
             raise UsageError(f"{self.name}: the {name} split is empty ({self._sizes()})")
         return x
+
+    def events(self, name: str) -> Events:
+        """Return the rows of one split with their contexts, where there are some.
+
+        Raises:
+            UsageError: there is no such split, or it has no rows.
+        """
+        return Events(self.split(name), None if self.contexts is None else self.contexts.splits[name])
 
     def declare(self, declarations: Sequence[str]) -> "Dataset":
         """Return a table whose columns have declared supports, COLUMN=SUPPORT each (see `Support`).

@@ -8,7 +8,7 @@ from longflow.distributions.bases import (
     Uniform,
 )
 from longflow.distributions.classes import ClassNormal, ClusterNormal
-from longflow.distributions.dequantised import Dequantised, MixedDequantised
+from longflow.distributions.dequantised import Binned, Dequantised, MixedDequantised
 from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
 from longflow.distributions.flow import Flow
 from longflow.distributions.given import Given
@@ -23,6 +23,7 @@ from longflow.distributions.torch_distribution import TorchDistribution
 
 __all__ = [
     "Bernoulli",
+    "Binned",
     "Case",
     "Categorical",
     "ClassNormal",

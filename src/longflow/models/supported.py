@@ -10,6 +10,7 @@ from longflow.data import Support
 from longflow.distributions import Dequantised, Injective, MixedDequantised
 from longflow.errors import UsageError
 from longflow.families import Coder, Representation
+from longflow.nets import Standardiser
 
 
 def supported(model: Coder, supports: Sequence[Support]) -> Coder:
@@ -35,11 +36,12 @@ def supported(model: Coder, supports: Sequence[Support]) -> Coder:
     )
 
 
-def fit_units(model: Coder, rows: np.ndarray) -> None:
+def fit_units(model: Coder, rows: np.ndarray, contexts: np.ndarray | None = None) -> None:
     """Set what the first layers take from the training rows (N, *shape), and from their dequantisation.
 
     They are the insets of an `Unconstrain`, and the mean and deviation of a `Standardise` of features, which are those
     of what the former makes of the rows. Levels add the exact moments of their noise; whole columns one draw of it.
+    And the mean and deviation of what standardises contexts, from the contexts (N, ...).
     """
     rows = _unconstrained(model, rows)
     noise = (1 / 2, 1 / 12) if isinstance(model, Dequantised) else (0.0, 0.0)
@@ -50,6 +52,9 @@ def fit_units(model: Coder, rows: np.ndarray) -> None:
         mean, std = wide.mean(axes) + noise[0], np.sqrt(wide.var(axes) + noise[1])
         layer.loc.copy_(torch.from_numpy(mean).reshape(layer.loc.shape))
         layer.scale.copy_(torch.from_numpy(std).reshape(layer.scale.shape))
+    for before in [m for m in model.modules() if isinstance(m, Standardiser)]:
+        assert contexts is not None
+        before.fit(torch.from_numpy(contexts))
 
 
 def _unconstrained(model: Coder, rows: np.ndarray) -> np.ndarray:
