@@ -23,6 +23,7 @@ from longflow.bijections.rearrange import (
     Waypoint,
 )
 from longflow.bijections.residual import Residual
+from longflow.bijections.triangular import TriangularLinear
 from longflow.constraints import constrain, tighten
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "Standardise",
     "Step",
     "Sylvester",
+    "TriangularLinear",
     "Under",
     "Waypoint",
     "adapt",
