@@ -29,6 +29,7 @@ from longflow.bijections.rearrange import (
 )
 from longflow.bijections.residual import Residual
 from longflow.bijections.splines import LinearSpline, QuadraticSpline
+from longflow.bijections.triangular import TriangularLinear
 from longflow.bijections.unconstrain import Unconstrain
 from longflow.constraints import constrain, tighten
 
@@ -83,6 +84,7 @@ __all__ = [
     "Step",
     "SumOfSquares",
     "Sylvester",
+    "TriangularLinear",
     "Unconstrain",
     "Under",
     "Waypoint",

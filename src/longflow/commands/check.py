@@ -13,10 +13,10 @@ from longflow.bijections import Residual, Unconstrain
 from longflow.commands.certificate import certificate
 from longflow.commands.draw import open_model
 from longflow.commands.evaluate import dataset_of
-from longflow.commands.rows import fixed_draws
 from longflow.data import Events
 from longflow.distributions import Flow, LatentModel
 from longflow.errors import InversionError, UsageError
+from longflow.seeds import fixed_draws
 from longflow.values import values_only
 
 JACOBIAN_DIMS = 1024

@@ -10,7 +10,7 @@ import torch
 from longflow.commands.configure import classifier_alone
 from longflow.commands.estimates import estimation, use_terms
 from longflow.commands.represent import measure_codes
-from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws, pairs_of
+from longflow.commands.rows import ROWS_AT_ONCE, batches_of, pairs_of
 from longflow.commands.watch import floors, parts_by_row, summary
 from longflow.data import Contexts, Dataset, Events
 from longflow.data import load as load_data
@@ -20,6 +20,7 @@ from longflow.errors import InversionError, UsageError, choose, nearest
 from longflow.families import Representation
 from longflow.models import load
 from longflow.runs import Run
+from longflow.seeds import fixed_draws
 from longflow.training.device import prepare
 from longflow.units import bits_per_dim, standard_error
 

@@ -28,7 +28,6 @@ from longflow.commands.prepare import (
 from longflow.commands.progress import Bar, names_of
 from longflow.commands.represent import silent, validated
 from longflow.commands.resume import check_same
-from longflow.commands.rows import fixed_draws
 from longflow.commands.watch import bound_of, loss_of, parts_by_row, summary, warnings_of
 from longflow.constraints import tighten
 from longflow.data import Dataset
@@ -39,6 +38,7 @@ from longflow.families import Coder, Representation, RepresentationObjective
 from longflow.models import assemble
 from longflow.models.supported import fit_units
 from longflow.runs import Run
+from longflow.seeds import fixed_draws
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
 from longflow.training.processes import agreed, anywhere, processes, stopping, world_size
