@@ -4,7 +4,9 @@ from longflow.adaptive import adapt, settle
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
 from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
+from longflow.bijections.continuous import Continuous
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
+from longflow.bijections.estimated import Estimated
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
 from longflow.bijections.norm import BatchNorm
 from longflow.bijections.planar import Planar, Radial, Sylvester
@@ -20,6 +22,7 @@ from longflow.bijections.rearrange import (
     Waypoint,
 )
 from longflow.bijections.residual import Residual
+from longflow.bijections.solver import Solver
 from longflow.constraints import constrain, tighten
 
 __all__ = [
@@ -28,9 +31,11 @@ __all__ = [
     "Bijection",
     "Chain",
     "Checkerboard",
+    "Continuous",
     "Coupling",
     "Elementwise",
     "Embedded",
+    "Estimated",
     "Example",
     "ExpLinear",
     "FactorOut",
@@ -55,6 +60,7 @@ __all__ = [
     "ScaledTanh",
     "Shift",
     "SigmoidPlusTwo",
+    "Solver",
     "Squeeze",
     "Standardise",
     "Step",

@@ -2,6 +2,7 @@
 
 from longflow.nets.contraction import Branch, Contraction, DenseContraction, conv_layers, linear_layers
 from longflow.nets.conv import ChannelNorm, ConvNet, ZeroConv, beside
+from longflow.nets.field import ConcatSquash
 from longflow.nets.mlp import MLP
 from longflow.nets.resnet import BatchNorm2d, ResNet
 
@@ -10,6 +11,7 @@ __all__ = [
     "BatchNorm2d",
     "Branch",
     "ChannelNorm",
+    "ConcatSquash",
     "Contraction",
     "ConvNet",
     "DenseContraction",
