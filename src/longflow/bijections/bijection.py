@@ -25,7 +25,8 @@ class Bijection(nn.Module, ABC):
     - `context` is one tensor with the same batch, or None. Every bijection takes it; most ignore it. An
       elementwise map reads its parameters from it.
     - `exact` is False where the inverse iterates or the log-determinant is an estimate; `estimates` is True where it is
-      one in evaluation mode; `discretised` where both hold to a solver's error only. `reversible` is False where the inverse does not undo what forward does in training mode.
+      one in evaluation mode; `discretised` is True where both hold to a solver's error only. `reversible` is False
+      where the inverse does not undo what forward does in training mode.
 
     Call the bijection itself (not `.forward`) where hooks should run, as for any module.
     """

@@ -1,6 +1,7 @@
 """The continuous flow: a bijection that is the solution of a differential equation."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from typing import Any, cast
 
 import torch
@@ -19,9 +20,9 @@ Field = Callable[[Tensor], Tensor]
 
 
 class Continuous(Estimated):
-    """z = x(1) where dx/dt = v(x, t; context) and x(0) = x: time runs from data, at 0, to latent, at 1.
+    """z = x(T) where dx/dt = v(x, t; context) and x(0) = x: time runs from data, at 0, to latent, at T = `end`.
 
-        log|det ∂z/∂x| = ∫₀¹ tr ∂v/∂x dt   (Chen, Rubanova, Bettencourt & Duvenaud 2018, theorem 1)
+        log|det ∂z/∂x| = ∫₀ᵀ tr ∂v/∂x dt   (Chen, Rubanova, Bettencourt & Duvenaud 2018, theorem 1)
 
     Any smooth field v will do, and the inverse is the way back. `field(x, t, context)` takes x, (B, ...), and the time
     of each row, (B,), and returns v, of the shape of x; rows must not meet in it.
@@ -48,21 +49,24 @@ class Continuous(Estimated):
         probes: int = 1,
         probe: str | Probe = "rademacher",
         exact_dims: int = EXACT_DIMS,
+        end: float = 1.0,
     ) -> None:
         super().__init__()
+        if not (end > 0 and isfinite(end)):
+            raise UsageError(f"a continuous flow expects an end > 0 of its time; {end} came")
         if probes < 1:
             raise UsageError(f"the trace of a continuous flow expects probes >= 1; {probes} came")
         if isinstance(probe, str):
             choose("probe", probe, PROBES)
         self.field, self.dims, self.exact_dims = field, dims, exact_dims
         self.solver, self.evaluation = training, evaluation
-        self.probes, self.probe = probes, probe
+        self.probes, self.probe, self.end = probes, probe, end
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._integrated(x, context, 0.0, 1.0)
+        return self._integrated(x, context, 0.0, self.end)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._integrated(z, context, 1.0, 0.0)
+        return self._integrated(z, context, self.end, 0.0)
 
     def velocity(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """Return v(x, t; context), of the shape of x, at the time t of each row, (B,), in the type of x."""
@@ -116,11 +120,10 @@ class Continuous(Estimated):
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
-        smooth = Solver(steps=12)
-        yield Example(cls(ConcatSquash(3, width=4, depth=1), 3, evaluation=smooth).eval(), (3,))
-        yield Example(cls(ConcatSquash(1, width=4, depth=1, context=2), 1, evaluation=smooth).eval(), (1,), (2,))
-        field = ConcatSquash(4, width=3, depth=1, activation=nn.SiLU, frequencies=1)
-        yield Example(cls(field, 4, evaluation=smooth).eval(), (1, 2, 2))
+        few, end = Solver(steps=4), 0.25
+        yield Example(cls(ConcatSquash(3, width=3, depth=1), 3, evaluation=few, end=end).eval(), (3,))
+        field = ConcatSquash(2, width=3, depth=1, context=2, activation=nn.SiLU)
+        yield Example(cls(field, 2, evaluation=few, end=end).eval(), (1, 2, 1), (2,))
 
 
 def exact_trace(field: Field, x: Tensor) -> State:

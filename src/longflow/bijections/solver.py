@@ -21,7 +21,7 @@ Method = Literal["euler", "midpoint", "rk4", "bosh3", "dopri5", "dopri8"]
 
 @dataclass(frozen=True)
 class Tableau:
-    """An explicit Runge-Kutta rule: y ← y + h Σ_i b_i k_i, k_i = rates(t + c_i h, y + h Σ_j a_ij k_j), c_i = Σ_j a_ij."""
+    """An explicit Runge-Kutta rule: y ← y + h Σ b_i k_i, k_i = rates(t + h Σ_j a_ij, y + h Σ_j a_ij k_j)."""
 
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
@@ -46,10 +46,10 @@ class Solver:
     `euler`, `midpoint` and `rk4` take `steps` equal steps, with an error of order steps⁻¹, steps⁻² and steps⁻⁴. They
     are one smooth map of each row: rows do not meet, gradients are exactly those of the values, and they compile.
 
-    `bosh3`, `dopri5` and `dopri8` choose steps so that the error estimated for a step is below tolerance · (1 + |y|), in
-    the root mean square over each row, for the worst row. All rows take the same steps, hence rows meet: the others of a
-    batch change a row within the tolerance. The error of the whole way may be several tolerances. Gradients are through
-    the steps that were taken.
+    `bosh3`, `dopri5` and `dopri8` choose steps so that the error estimated for a step is below tolerance · (1 + |y|),
+    in the root mean square over each row, for the worst row. All rows take the same steps, hence rows meet: the others
+    of a batch change a row within the tolerance. The error of the whole way may be several tolerances. Gradients are
+    through the steps that were taken.
 
     Attributes:
         method: The rule.

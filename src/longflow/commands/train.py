@@ -245,7 +245,7 @@ class Trainer:
     def _measured(self, model: Coder) -> dict[str, float]:
         """Return what a model is worth on validation rows: bits/dim or, for a classifier alone, its cross-entropy.
 
-        A representation is worth what its objective says.
+        A representation is worth what its objective says; so is what has a likelihood that costs too much.
         """
         rows = self.dataset.split("validation")
         if isinstance(model, Representation):
@@ -262,7 +262,7 @@ class Trainer:
         seed = self.config["seed"]
         by_row = parts_by_row(model, rows, seed)
         parts = self._watched(model, by_row)
-        if model.likelihood == "none":
+        if self.names.validation == "validation_loss":
             return {"validation_loss": loss_of(self.objective, model, rows, seed), **parts}
         nats = bound_of(by_row) if "kl" in by_row else log_likelihoods(model, rows, seed=seed)
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()

@@ -14,9 +14,9 @@ class ConcatSquash(nn.Module):
 
         h ← (W h + b) ⊙ σ(G s + g) + H s,   s = (t, sin πt, cos πt, …, sin kπt, cos kπt, context)
 
-    FFJORD's layer (Grathwohl et al. 2019, its code's "concatsquash"), with `frequencies` k = 0; more of them let a field
-    change faster with time. An event of any shape, (B, ...) of `features` numbers, is seen as a vector. The time of each
-    row is (B,), a context (B, context). The output starts at nought, so that the flow starts at the identity.
+    FFJORD's layer (Grathwohl et al. 2019, its code's "concatsquash"), with `frequencies` k = 0; more of them let a
+    field change faster with time. An event of any shape, (B, ...) of `features` numbers, is seen as a vector. The time
+    of each row is (B,), a context (B, context). The output starts at nought, so that the flow starts at the identity.
     """
 
     def __init__(
@@ -33,20 +33,19 @@ class ConcatSquash(nn.Module):
         self.frequencies = frequencies
         seen = 1 + 2 * frequencies + context
         widths = [features, *[width] * depth, features]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
+        shifts = [nn.Linear(seen, b, bias=False) for b in widths[1:]]
+        self.layers, self.shifts = nn.ModuleList(layers), nn.ModuleList(shifts)
         self.gates = nn.ModuleList(nn.Linear(seen, b) for b in widths[1:])
-        self.shifts = nn.ModuleList(nn.Linear(seen, b, bias=False) for b in widths[1:])
         self.activations = nn.ModuleList([*(activation() for _ in range(depth)), nn.Identity()])
-        for last in (self.layers[-1].weight, self.layers[-1].bias, self.shifts[-1].weight):
+        for last in (layers[-1].weight, layers[-1].bias, shifts[-1].weight):
             nn.init.zeros_(last)
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the velocity, of the shape of x."""
         seen = self._seen(t, context)
         h = x.reshape(len(x), prod(x.shape[1:]))
-        for layer, gate, shift, activation in zip(
-            self.layers, self.gates, self.shifts, self.activations, strict=True
-        ):
+        for layer, gate, shift, activation in zip(self.layers, self.gates, self.shifts, self.activations, strict=True):
             h = activation(layer(h) * torch.sigmoid(gate(seen)) + shift(seen))
         return h.reshape(x.shape)
 
