@@ -1,6 +1,8 @@
 """The continuous flow: a bijection that is the solution of a differential equation."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any, cast
 
@@ -15,6 +17,9 @@ from longflow.errors import UsageError, choose
 from longflow.nets.field import ConcatSquash
 from longflow.nets.lipschitz import Pull
 from longflow.values import log_dets_wanted
+
+TRACED = 8
+"""Moments on the way that are shown of a solver which chooses its steps."""
 
 Field = Callable[[Tensor], Tensor]
 
@@ -72,6 +77,14 @@ class Continuous(Estimated):
         """Return v(x, t; context), of the shape of x, at the time t of each row, (B,), in the type of x."""
         own = next((p.dtype for p in self.field.parameters()), x.dtype)
         return self.field(x.to(own), t.to(own), context).to(x.dtype)
+
+    def trace(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+        how = self.solver if self.training else self.evaluation
+        parts = TRACED if how.adaptive else how.steps
+        times = [self.end * k / parts for k in range(parts + 1)]
+        for start, end in itertools.pairwise(times):
+            (x,) = replace(how, steps=1).integrate(self._velocities(context), (x,), start, end)
+            yield f"t = {end:.3g}", x
 
     def _integrated(self, x: Tensor, context: Tensor | None, start: float, end: float) -> tuple[Tensor, Tensor]:
         solver = self.solver if self.training else self.evaluation

@@ -112,7 +112,7 @@ def _chosen(rates: Rates, state: State, start: float, end: float, how: Solver) -
     if not len(state[0]):
         return state
     times = state[0].new_tensor([start, end])
-    own = {"norm": _worst_row}
+    own = {"norm": _worst_row, "step_t": times}  # so that the end is a step, not interpolated at a lower order
     try:
         found = _odeint()(rates, state, times, rtol=how.tolerance, atol=how.tolerance, method=how.method, options=own)
     except AssertionError as error:

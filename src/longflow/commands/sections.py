@@ -14,6 +14,7 @@ from longflow.report import Picture, Section
 from longflow.values import values_only
 
 PLANE_CELLS = 300
+AT_ONCE = 10_000
 
 
 MOST_STEPS = 20
@@ -50,7 +51,8 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
     cells = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
     exact = model.likelihood == "exact"
     with torch.inference_mode():
-        heat = model.bound(tensor(cells), samples=1 if exact else 20).cpu().numpy()
+        parts = [model.bound(x, samples=1 if exact else 20) for x in tensor(cells).split(AT_ONCE)]
+        heat = torch.cat(parts).cpu().numpy()
     density = Section(
         title="Density",
         text="The density that the model has learnt, and what it dreams.",

@@ -25,7 +25,7 @@ def ffjord(
     depth: int = 3,
     activation: Literal["tanh", "softplus", "silu"] = "tanh",
     solver: Method = "rk4",
-    steps: int = 8,
+    solver_steps: int = 8,
     evaluation_steps: int = 16,
     tolerance: float = 1e-5,
     probes: int = 1,
@@ -46,7 +46,7 @@ def ffjord(
         depth: Hidden layers of a field.
         activation: Between the layers of a field.
         solver: Rule of equal steps (euler, midpoint, rk4), or one that chooses its own (bosh3, dopri5, dopri8).
-        steps: Equal steps of a block in training.
+        solver_steps: Equal steps of a block in training.
         evaluation_steps: Equal steps of a block in evaluation, in sampling too.
         tolerance: Of a solver that chooses its steps.
         probes: Probes that an estimate averages.
@@ -55,8 +55,8 @@ def ffjord(
         context: Features of a context vector that the fields see; 0 for none.
     """
     dims = prod(shape)
-    at_least("ffjord", 1, blocks=blocks, width=width, depth=depth, steps=steps, evaluation_steps=evaluation_steps)
-    at_least("ffjord", 1, probes=probes)
+    at_least("ffjord", 1, blocks=blocks, width=width, depth=depth, probes=probes)
+    at_least("ffjord", 1, solver_steps=solver_steps, evaluation_steps=evaluation_steps)
     at_least("ffjord", 0, exact_dims=exact_dims, context=context)
     between = ACTIVATIONS[choose("activation", activation, ACTIVATIONS)]
 
@@ -64,7 +64,7 @@ def ffjord(
         return Continuous(
             ConcatSquash(dims, width=width, depth=depth, context=context, activation=between),
             dims,
-            training=Solver(solver, steps, tolerance),
+            training=Solver(solver, solver_steps, tolerance),
             evaluation=Solver(solver, evaluation_steps, tolerance),
             probes=probes,
             probe=probe,
