@@ -26,7 +26,7 @@ SMALL = {
     "realnvp": {"width": 6, "blocks": 1},
     "glow": {"width": 8, "depth": 2},
     "iresnet": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
-    "ffjord": {"width": 6, "depth": 1, "solver_steps": 2, "evaluation_steps": 12},
+    "ffjord": {"width": 6, "depth": 1, "solver_steps": 2, "evaluation_steps": 32},
     "residualflow": {"width": 8, "depth": 1, "blocks": 2, "coefficient": 0.8},
 }
 OWN = {name: {"scales": None} for name in ("glow", "realnvp", "residualflow")}
