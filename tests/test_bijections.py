@@ -21,12 +21,14 @@ from longflow.bijections import (
     FactorOut,
     FreeLinear,
     Halves,
+    Householder,
     Interleave,
     Learned,
     Permute,
     PLULinear,
     QRLinear,
     Reverse,
+    Rotation,
     Scale,
     Shift,
     Squeeze,
@@ -270,12 +272,24 @@ def test_tolerance_is_meant():
         close(torch.zeros(1), torch.full((1,), 2 * EXACT))
 
 
-@pytest.mark.parametrize("leaf", [FreeLinear, PLULinear, QRLinear, ExpLinear])
+@pytest.mark.parametrize("leaf", [FreeLinear, PLULinear, QRLinear, ExpLinear, Householder, Rotation])
 def test_linear_layers_start_as_rotations(leaf):
     layer = leaf(6).double()
     w = layer.matrix()
     close(w @ w.T, torch.eye(6, dtype=torch.float64), 1e-5)
     close(layer.inverse_matrix() @ w, torch.eye(6, dtype=torch.float64), 1e-9)
+
+
+@pytest.mark.parametrize("layer", [Householder(6), Householder(6, reflections=2), QRLinear(6)], ids=["6", "2", "qr"])
+def test_reflections_one_after_the_other_are_the_product(layer):
+    layer = layer.double()
+    w = torch.eye(6).double()
+    for v in layer.reflections:
+        w = w @ (torch.eye(6).double() - 2 * torch.outer(v, v) / (v @ v))
+    close(layer.matrix(), w)
+    x = torch.randn(4, 6, 3).double()
+    close(layer(x)[0], torch.einsum("ij,bjp->bip", w, x))
+    close(layer(x[..., 0])[0], layer(x)[0][..., 0])
 
 
 def test_det_of_exp_is_exp_of_trace():

@@ -24,7 +24,7 @@ from longflow.commands.configure import Settings, default_out
 from longflow.commands.diagnose import diagnose
 from longflow.commands.draw import reconstruct, sample
 from longflow.commands.edit import edit
-from longflow.commands.evaluate import evaluate
+from longflow.commands.evaluate import context_of, evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.interpolate import interpolate, manifold
 from longflow.commands.neighbours import neighbours
@@ -171,6 +171,7 @@ def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[F
     kept |= {"data": config["data"]["spec"], "levels": config["data"]["quantised"]}
     kept |= {"noise": config["noise"] and tuple(config["noise"])} | config["options"] | config["recipe"]
     kept |= config.get("objective") or {}
+    kept |= {"context": context_of(config)} | (config.get("embedding") or {})
     if any(a.split("=")[0] == "--epochs" for a in given):
         del kept["steps"]
     return [(name, kind, kept.get(name, default)) for name, kind, default in fields]

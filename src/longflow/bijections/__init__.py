@@ -1,15 +1,22 @@
 """The heart: invertible maps with log-determinants."""
 
 from longflow.adaptive import adapt, settle
+from longflow.bijections.autoregressive import Autoregressive
+from longflow.bijections.bernstein import Bernstein
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
-from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
-from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
+from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
+from longflow.bijections.circular import CircularShift
+from longflow.bijections.compose import At, Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.continuous import Continuous
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
 from longflow.bijections.estimated import Estimated
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
+from longflow.bijections.mixture import DeepSigmoid, LogisticMixture
 from longflow.bijections.norm import BatchNorm
+from longflow.bijections.orthogonal import Householder, Rotation
 from longflow.bijections.planar import Planar, Radial, Sylvester
+from longflow.bijections.polynomial import SumOfSquares
+from longflow.bijections.rational_quadratic import RationalQuadratic
 from longflow.bijections.rearrange import (
     Checkerboard,
     Flatten,
@@ -23,16 +30,22 @@ from longflow.bijections.rearrange import (
 )
 from longflow.bijections.residual import Residual
 from longflow.bijections.solver import Solver
+from longflow.bijections.splines import LinearSpline, QuadraticSpline
 from longflow.constraints import constrain, tighten
 
 __all__ = [
     "Affine",
+    "At",
+    "Autoregressive",
     "BatchNorm",
+    "Bernstein",
     "Bijection",
     "Chain",
     "Checkerboard",
+    "CircularShift",
     "Continuous",
     "Coupling",
+    "DeepSigmoid",
     "Elementwise",
     "Embedded",
     "Estimated",
@@ -43,27 +56,35 @@ __all__ = [
     "FreeLinear",
     "HalfToOne",
     "Halves",
+    "Householder",
     "Interleave",
     "Inverse",
     "Leading",
     "Learned",
+    "LinearSpline",
+    "LogisticMixture",
     "Logit",
     "PLULinear",
     "Permute",
     "Planar",
     "QRLinear",
+    "QuadraticSpline",
     "Radial",
+    "RationalQuadratic",
     "Rearrangement",
     "Residual",
     "Reverse",
+    "Rotation",
     "Scale",
     "ScaledTanh",
     "Shift",
     "SigmoidPlusTwo",
+    "SoftClip",
     "Solver",
     "Squeeze",
     "Standardise",
     "Step",
+    "SumOfSquares",
     "Sylvester",
     "Under",
     "Waypoint",

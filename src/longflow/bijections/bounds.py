@@ -34,3 +34,18 @@ class HalfToOne(nn.Module):
     def forward(self, s: Tensor) -> Tensor:
         """Return the log-scale."""
         return torch.log(0.5 + 0.5 * s.sigmoid())
+
+
+class SoftClip(nn.Module):
+    """s / (1 + |s| / limit): in (-limit, limit), of slope 1 at s = 0; 6.9 keeps the scale within a factor of 1000."""
+
+    def __init__(self, limit: float = 6.9) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def extra_repr(self) -> str:
+        return f"limit={self.limit}"
+
+    def forward(self, s: Tensor) -> Tensor:
+        """Return the log-scale."""
+        return s / (1 + s.abs() / self.limit)

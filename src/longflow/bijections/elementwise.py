@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from longflow.adaptive import Adaptive, moments
 from longflow.bijections.bijection import Bijection, Example
-from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo
+from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
 from longflow.errors import UsageError
 
-Theta = tuple[Tensor, ...]
+Theta = Tensor
+"""The parameters, (k, B, D, ...): `s, t = theta` unpacks them. A view of the context (B, k·D, ...)."""
+
 Map = Callable[[Tensor, Theta], tuple[Tensor, Tensor]]
 
 
@@ -36,7 +38,7 @@ class Elementwise(Bijection):
     def back(self, z: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         """Return x and log|dx/dz|, elementwise."""
 
-    def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+    def standardising(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
         """Return the parameters that bring features of that mean and deviation nearest to 0 and 1."""
         raise UsageError(f"{type(self).__name__} has no parameters that data could set")
 
@@ -47,21 +49,22 @@ class Elementwise(Bijection):
         return self._apply_map(self.back, z, context)
 
     def _apply_map(self, step: Map, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        theta = self._parameters_in(context, x.shape[1])
-        y, log_slope = step(x, tuple(t.to(torch.promote_types(t.dtype, x.dtype)) for t in theta))
+        theta = self._parameters_in(context, x)
+        y, log_slope = step(x, theta.to(torch.promote_types(theta.dtype, x.dtype)))
         return y, log_slope.expand_as(x).flatten(1).sum(1)
 
-    def _parameters_in(self, context: Tensor | None, features: int) -> Theta:
+    def _parameters_in(self, context: Tensor | None, x: Tensor) -> Theta:
+        features = x.shape[1]
         wanted = self.parameters_per_feature * features
         if wanted == 0:
-            return ()
+            return x.new_empty(0)
         if context is None or context.shape[1] != wanted:
             came = "none" if context is None else f"{context.shape[1]}"
             raise UsageError(
                 f"{type(self).__name__} of {features} features expects a context of {wanted} features"
                 f" (its parameters); {came} came"
             )
-        return context.chunk(self.parameters_per_feature, dim=1)
+        return context.unflatten(1, (self.parameters_per_feature, features)).movedim(1, 0)
 
 
 class Shift(Elementwise):
@@ -77,7 +80,7 @@ class Shift(Elementwise):
         (t,) = theta
         return z - t, z.new_zeros(())
 
-    def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+    def standardising(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
         return (-mean,)
 
     @classmethod
@@ -99,7 +102,7 @@ class Scale(Elementwise):
         (s,) = theta
         return z * (-s).exp(), -s
 
-    def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+    def standardising(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
         return (-std.log(),)
 
     @classmethod
@@ -129,7 +132,7 @@ class Affine(Elementwise):
         log_scale = self.bound(s)
         return (z - t) * (-log_scale).exp(), -log_scale
 
-    def standardising(self, mean: Tensor, std: Tensor) -> Theta:
+    def standardising(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
         if not isinstance(self.bound, nn.Identity):
             return super().standardising(mean, std)
         return (-std.log(), -mean / std)
@@ -141,6 +144,7 @@ class Affine(Elementwise):
         yield Example(cls(SigmoidPlusTwo()), (3,), (6,))
         yield Example(cls(ScaledTanh()), (3,), (6,))
         yield Example(cls(HalfToOne()), (2, 2, 2), (4, 2, 2))
+        yield Example(cls(SoftClip(0.5)), (3,), (6,))
 
 
 class Logit(Elementwise):

@@ -1,10 +1,11 @@
 """Invertible linear mixing of the features: for pictures, Glow's 1×1 convolutions (Kingma & Dhariwal 2018, §3.2)."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longflow.bijections.bijection import Bijection, Example
@@ -36,8 +37,11 @@ class Linear(Bijection):
         return self._mix(self.inverse_matrix(), z), -self._log_det(z)
 
     def _mix(self, matrix: Tensor, x: Tensor) -> Tensor:
+        if x.dim() == 2:  # One product; torch makes one for each row of what follows, up to ten times as slow.
+            return F.linear(x, matrix.to(x.dtype))
         places = prod(x.shape[2:])
-        return (matrix.to(x.dtype) @ x.reshape(x.shape[0], x.shape[1], places)).reshape(x.shape)
+        mixed = matrix.to(x.dtype) @ x.reshape(x.shape[0], x.shape[1], places)
+        return mixed.reshape(x.shape[0], len(matrix), *x.shape[2:])
 
     def _log_det(self, x: Tensor) -> Tensor:
         return (prod(x.shape[2:]) * self.log_abs_det()).to(x.dtype).expand(x.shape[0])
@@ -67,14 +71,17 @@ class FreeLinear(Linear):
 
 
 class PLULinear(Linear):
-    """W = P L (U + diag(sign · exp(s))), P and the signs fixed; log|det W| = Σ s (Glow, eq. 10 and 11)."""
+    """W = P L (U + diag(sign · exp(s))), P and the signs fixed; log|det W| = Σ s (Glow, eq. 10 and 11).
+
+    `start` draws the matrix (D, D) at which it starts: a rotation, or (Durkan et al. 2019) a permutation.
+    """
 
     permutation: Tensor
     sign: Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, start: Callable[[int], Tensor] | None = None) -> None:
         super().__init__()
-        p, lower, upper = torch.linalg.lu(random_rotation(features))
+        p, lower, upper = torch.linalg.lu((start or random_rotation)(features))
         self.register_buffer("permutation", p)
         self.register_buffer("sign", upper.diagonal().sign())
         self.log_scale = nn.Parameter(upper.diagonal().abs().log())
@@ -112,10 +119,8 @@ class QRLinear(Linear):
         self.upper = nn.Parameter(torch.zeros(features, features))
 
     def _q(self) -> Tensor:
-        q = torch.eye(len(self.log_scale)).to(self.upper).double()
-        for v in self.reflections.double():
-            q = q - 2 * torch.outer(q @ v, v) / v.square().sum()
-        return q
+        v = self.reflections.double()
+        return torch.eye(len(v)).to(v) - v.T @ reflections_between(v) @ v
 
     def _r(self) -> Tensor:
         return self.upper.double().triu(1) + torch.diag(self.log_scale.double().exp())
@@ -152,7 +157,22 @@ class ExpLinear(Linear):
         return self.log_matrix.trace()
 
 
+def reflections_between(v: Tensor) -> Tensor:
+    """Return T, (K, K), by which the reflections I - 2 v vᵀ/|v|² in the rows v of V, (K, D), multiply to I - Vᵀ T V.
+
+    T⁻¹ is the upper triangle of V Vᵀ, its diagonal halved (the compact form: Joffrain et al. 2006).
+    """
+    inverse = (v @ v.T).triu()
+    one = torch.eye(len(v)).to(v)
+    return torch.linalg.solve_triangular(inverse * (1 - one / 2), one, upper=True)
+
+
 def random_rotation(features: int) -> Tensor:
     """Draw an orthogonal matrix (D, D) from the Haar measure."""
     q, r = torch.linalg.qr(torch.randn(features, features, dtype=torch.float64))
     return (q * r.diagonal().sign()).to(torch.get_default_dtype())
+
+
+def random_permutation(features: int) -> Tensor:
+    """Draw a permutation matrix (D, D)."""
+    return torch.eye(features).index_select(0, torch.randperm(features))

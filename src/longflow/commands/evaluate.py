@@ -1,6 +1,7 @@
 """Likelihood of a data set under a run's model, with its error and its convention."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -9,12 +10,12 @@ import torch
 from longflow.commands.configure import classifier_alone
 from longflow.commands.estimates import estimation, refined, solved, use_terms
 from longflow.commands.represent import measure_codes
-from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws
+from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws, pairs_of
 from longflow.commands.watch import floors, parts_by_row, summary
-from longflow.data import Dataset
+from longflow.data import Contexts, Dataset, Events
 from longflow.data import load as load_data
 from longflow.distributions import LatentModel
-from longflow.errors import InversionError, UsageError, choose
+from longflow.errors import InversionError, UsageError, choose, nearest
 from longflow.families import Representation
 from longflow.models import load
 from longflow.runs import Run
@@ -47,13 +48,14 @@ def evaluate(
     """Score a split of a data set (the run's own by default) under the run's model.
 
     Returns mean nats for an event and bits/dim with its standard error over the events, in the units of the stored
-    data; `likelihood` says what they are. A model of classes is scored without labels, as the mixture of its classes,
-    and `accuracy` says how many labels Bayes' rule and a classifier find. Where a residual flow estimates its
-    log-determinant, `log_det` says how, with the bound on its bias and its part of the standard error. Where a flow
-    solves a differential equation, `discretisation` says by how much twice as many steps change log p. For an
-    autoencoder it is a lower bound, which more importance samples tighten, and `parts` are its reconstruction and KL,
-    of one draw; where the likelihood is none there are no bits. Of a representation there are the terms of its
-    objective and, of a bottleneck, error, cross-entropy and calibration of its predictions.
+    data; `likelihood` says what they are; of a conditional density, log p(x | context). A model of classes is scored
+    without labels, as the mixture of its classes, and `accuracy` says how many labels Bayes' rule and a classifier
+    find. Where a residual flow estimates its log-determinant, `log_det` says how, with the bound on its bias and its
+    part of the standard error. Where a flow solves a differential equation, `discretisation` says by how much twice as
+    many steps change log p. For an autoencoder it is a lower bound, which more importance samples tighten, and
+    `parts` are its reconstruction and KL, of one draw; where the likelihood is none there are no bits. Of a
+    representation there are the terms of its objective and, of a bottleneck, error, cross-entropy and calibration of
+    its predictions.
 
     Args:
         run: A run directory.
@@ -109,8 +111,9 @@ def measure(
 ) -> dict[str, Any]:
     """Score a split of a data set under a model at hand; see `evaluate`."""
     estimates = model.estimates
-    rows = dataset.split(split)[: n or (MOST_ESTIMATED if estimates else None)]
-    drawn = drawn_likelihoods(model, rows, samples=importance_samples, draws=draws, seed=seed)
+    events = dataset.events(split)[: n or (MOST_ESTIMATED if estimates else None)]
+    rows = events.rows
+    drawn = drawn_likelihoods(model, events, samples=importance_samples, draws=draws, seed=seed)
     nats = drawn.mean(0)
     bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
     labels = dataset.labels if model.predicts else None
@@ -126,15 +129,16 @@ def measure(
         "bits_per_dim": float(bits.mean()) if proper else None,
         "stderr_bits_per_dim": standard_error(bits) if proper else None,
         "likelihood": model.likelihood,
+        **({"context": list(given)} if (given := context_of(run.config())) else {}),
         "dequantiser": model.dequantiser,
         "importance_samples": importance_samples,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]) if model.invertible else None,
+        "roundtrip_max_abs": round_trip(model, events[:ROUND_TRIP_ROWS]) if model.invertible else None,
         **({} if proper else {"stderr_nats": standard_error(nats)}),
-        **({"parts": found} if (found := summary(parts_by_row(model, rows, seed))) else {}),
+        **({"parts": found} if (found := summary(parts_by_row(model, events, seed))) else {}),
         **({"at_floor": True} if floors(model) else {}),
         **estimation(model, drawn),
-        **discretisation(model, rows[:ROUND_TRIP_ROWS], seed),
+        **discretisation(model, events[:ROUND_TRIP_ROWS], seed),
         **({"accuracy": accuracies(model, rows, labels[split][: len(rows)], seed)} if labels else {}),
     }
 
@@ -151,7 +155,7 @@ def check_samples(model: LatentModel, samples: int) -> None:
 
 
 def drawn_likelihoods(
-    model: LatentModel, rows: np.ndarray, *, samples: int = 1, draws: int | None = None, seed: int = 0
+    model: LatentModel, rows: np.ndarray | Events, *, samples: int = 1, draws: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Return log-likelihoods of each row, in nats, of shape (draws, N), each with draws of its own of all noise.
 
@@ -162,7 +166,7 @@ def drawn_likelihoods(
     return np.stack([log_likelihoods(model, rows, samples=samples, seed=own) for own in seeds])
 
 
-def discretisation(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str, Any]:
+def discretisation(model: LatentModel, rows: np.ndarray | Events, seed: int) -> dict[str, Any]:
     """Return by how much log-likelihoods of rows change, in nats, where solvers take finer steps; {} without a solver.
 
     Draws are the same, so that the change is the solver's error but for what the finer steps have of it.
@@ -172,7 +176,7 @@ def discretisation(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str,
     own = log_likelihoods(model, rows, seed=seed)
     with refined(model):
         change = log_likelihoods(model, rows, seed=seed) - own
-    told = {"n": len(rows), "mean_nats": float(change.mean()), "max_abs_nats": float(np.abs(change).max())}
+    told = {"n": len(own), "mean_nats": float(change.mean()), "max_abs_nats": float(np.abs(change).max())}
     return {"discretisation": told}
 
 
@@ -207,15 +211,31 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
     chosen = spec or own.get("spec")
     if chosen is None:
         raise UsageError(f"{run} names no data set; say which with --data, where the command has it")
-    dataset = load_data(chosen, own.get("quantised"))
+    dataset = load_data(chosen, own.get("quantised"), context_of(config))
     check_like(run, dataset.shape, dataset.levels, dataset.columns, chosen)
+    check_contexts(run, dataset.contexts, chosen)
     if spec is None and dataset.sha256 != own["sha256"]:
         raise UsageError(
             f"'{chosen}' has changed since {run} was trained (sha256 {dataset.sha256[:12]}, not {own['sha256'][:12]})"
         )
     if spec is None and own.get("labels_sha256") not in (None, dataset.labels_sha256):
         raise UsageError(f"the labels of '{chosen}' have changed since {run} was trained")
+    if spec is None and dataset.contexts is not None and dataset.contexts.sha256 != own["context_sha256"]:
+        raise UsageError(f"the contexts of '{chosen}' have changed since {run} was trained")
     return dataset
+
+
+def context_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns, or the array, that a run's density is conditional on; none for others."""
+    return tuple(config.get("data", {}).get("context_columns") or ())
+
+
+def check_contexts(run: Run, contexts: Contexts | None, name: str) -> None:
+    """Raise UsageError unless contexts have the shape of those that the run was trained on."""
+    embedded = run.config().get("embedding")
+    if embedded and contexts is not None and list(contexts.shape) != embedded["context_shape"]:
+        wanted = tuple(embedded["context_shape"])
+        raise UsageError(f"{run} expects contexts of shape {wanted}; those of '{name}' have {contexts.shape}")
 
 
 def check_like(
@@ -223,32 +243,45 @@ def check_like(
 ) -> None:
     """Raise UsageError unless data of that shape, levels and columns are such as the run was trained on."""
     config = run.config()
+    own = config.get("data", {}).get("columns") or []
+    if own and columns is not None:
+        _check_columns(run, own, columns, name)
     expected = (tuple(config["shape"]), config["levels"])
     if (tuple(shape), levels) != expected:
         raise UsageError(
             f"{run} expects data of shape {expected[0]} and levels {expected[1]};"
             f" '{name}' has shape {tuple(shape)} and levels {levels}"
         )
-    own = config.get("data", {}).get("columns") or []
-    if own and columns is not None and list(columns) != own:
-        raise UsageError(f"{run} expects the columns {', '.join(own)}; {', '.join(columns)} came")
 
 
-def log_likelihoods(model: LatentModel, rows: np.ndarray, *, samples: int = 1, seed: int = 0) -> np.ndarray:
+def _check_columns(run: Run, own: Sequence[str], columns: Sequence[str], name: str) -> None:
+    missing, unknown = [c for c in own if c not in columns], [c for c in columns if c not in own]
+    if missing or unknown:
+        lacks = f" lacks {', '.join(missing)}" if missing else ""
+        more = f" has {', '.join(f'{c}{nearest(c, missing)}' for c in unknown)} beside them" if unknown else ""
+        raise UsageError(
+            f"{run} expects the columns {', '.join(own)}; '{name}'{lacks}{' and' * bool(lacks and more)}{more}"
+        )
+    if list(columns) != list(own):
+        raise UsageError(f"{run} expects the columns {', '.join(own)}, in this order; {', '.join(columns)} came")
+
+
+def log_likelihoods(model: LatentModel, rows: np.ndarray | Events, *, samples: int = 1, seed: int = 0) -> np.ndarray:
     """Return the log-likelihood of each row, in nats, as float64 of shape (N,); the draws are fixed by the seed."""
     with fixed_draws(seed), torch.inference_mode():
-        parts = [model.bound(x, samples=samples) for x in batches_of(model, rows)]
+        parts = [model.bound(x, context, samples=samples) for x, context in pairs_of(model, rows)]
     return torch.cat(parts).double().cpu().numpy()
 
 
-def round_trip(model: LatentModel, rows: np.ndarray) -> float:
+def round_trip(model: LatentModel, rows: np.ndarray | Events) -> float:
     """Return max |decode(encode(x)) - x| of the continuous density, in the units of the data."""
     density = model.density
     middle = 0.0 if model.dequantiser is None else 0.5
     with torch.inference_mode():
         try:
             errors = [
-                (density.decode(density.encode(x + middle)) - (x + middle)).abs().max() for x in batches_of(model, rows)
+                (density.decode(density.encode(x + middle, context), context) - (x + middle)).abs().max()
+                for x, context in pairs_of(model, rows)
             ]
         except InversionError:
             return math.inf

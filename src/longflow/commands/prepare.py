@@ -14,6 +14,7 @@ from longflow.distributions import Dequantised, Hybrid
 from longflow.errors import UsageError
 from longflow.families import Autoencoder, Coder, InfoMax, Representation
 from longflow.models import CATALOGUE
+from longflow.nets import Standardiser
 from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.training.processes import world_size
 
@@ -57,20 +58,30 @@ def check_classifier(model: Coder, config: Mapping[str, Any]) -> None:
 
 
 def fit_units(model: Coder, dataset: Dataset) -> None:
-    """Set the mean and deviation of a first standardising layer from the training rows (and their dequantisation)."""
+    """Set the mean and deviation of a first standardising layer from the training rows (and their dequantisation).
+
+    And those of one before the context, from the contexts.
+    """
     noise = (1 / 2, 1 / 12) if isinstance(model, Dequantised) else (0.0, 0.0)
-    layers = [m for m in model.modules() if isinstance(m, Standardise) and m.loc.dim() > 0]
-    for layer in layers:
+    for layer in (m for m in model.modules() if isinstance(m, Standardise) and m.loc.dim() > 0):
         rows = dataset.split("train").astype(np.float64)
         axes = (0, *range(2, rows.ndim))
         mean, std = rows.mean(axes) + noise[0], np.sqrt(rows.var(axes) + noise[1])
         layer.loc.copy_(torch.from_numpy(mean).reshape(layer.loc.shape))
         layer.scale.copy_(torch.from_numpy(std).reshape(layer.scale.shape))
+    for before in (m for m in model.modules() if isinstance(m, Standardiser)):
+        assert dataset.contexts is not None
+        before.fit(torch.from_numpy(dataset.contexts.splits["train"]))
 
 
 def classes_of(config: Mapping[str, Any], dataset: Dataset, split: str = "train") -> np.ndarray | None:
     """Return the labels (N,) of a split, for a model of classes."""
     return dataset.labels[split] if config["options"].get("classes") and dataset.labels else None
+
+
+def conditions_of(config: Mapping[str, Any], dataset: Dataset) -> np.ndarray | None:
+    """Return what each training row is conditioned on: its context, or its label for a model of classes."""
+    return classes_of(config, dataset) if dataset.contexts is None else dataset.contexts.splits["train"]
 
 
 def objective_of(config: Mapping[str, Any]) -> Objective:

@@ -10,6 +10,7 @@ import torch
 from longflow.bijections import adapt, settle
 from longflow.commands.draw import open_any
 from longflow.commands.evaluate import dataset_of
+from longflow.commands.given import refuse_contexts
 from longflow.commands.prepare import fit_units
 from longflow.commands.rows import fixed_draws, latents_of
 from longflow.data import Dataset
@@ -47,6 +48,7 @@ def probe(
         device: auto, cpu, cuda, cuda:1, ...
     """
     folder, model = open_any(run, device)
+    refuse_contexts(folder)
     dataset = dataset_of(folder, data)
     train, test = (labelled(dataset, split, most) for split, most in (("train", MOST_TRAINING), ("test", MOST_TEST)))
     fresh = untrained(folder.config(), dataset, seed).to(next(model.parameters()).device)

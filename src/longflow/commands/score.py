@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from longflow.commands.draw import open_model
-from longflow.commands.evaluate import check_like, check_samples, drawn_likelihoods
+from longflow.commands.evaluate import check_contexts, check_like, check_samples, context_of, drawn_likelihoods
 from longflow.data import read
 from longflow.errors import UsageError
 from longflow.runs import write_text
@@ -33,6 +33,7 @@ def score(
     Args:
         run: A run directory.
         file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data; levels that fit are the run's.
+            Contexts of a conditional density are found by their names, wherever they are in the table.
         importance_samples: Draws of the dequantiser and of an autoencoder's code for each row; more tighten the bound.
         seed: Seed of the draws.
         out: Table to write (.csv); by default FILE-scores.csv in the run directory.
@@ -43,11 +44,12 @@ def score(
     if path.suffix != ".csv" or (out and path.exists()):
         raise UsageError(f"expected --out to be a new .csv file; '{path}' came")
     check_samples(model, importance_samples)
-    content = read(file)
+    content = read(file, context_of(folder.config()))
     own = folder.config()["levels"]
     fits = content.levels is not None and own is not None and len(content.rows) > 0 and content.rows.max() < own
     check_like(folder, content.rows.shape[1:], own if fits else content.levels, content.columns, file)
-    drawn = drawn_likelihoods(model, content.rows, samples=importance_samples, seed=seed)
+    check_contexts(folder, content.contexts, file)
+    drawn = drawn_likelihoods(model, content.events, samples=importance_samples, seed=seed)
     nats = drawn.mean(0)
     columns = {"log_prob": nats}
     if model.likelihood != "none":

@@ -1,5 +1,6 @@
 """The sections of a report on points of the plane, on tables, and on a learned scale."""
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -31,9 +32,7 @@ Step = tuple[str, torch.Tensor]
 def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
     """Return the density and, of a flow, its warped grid and its layers."""
     test = dataset.split("test")
-    low, high = test.min(0), test.max(0)
-    low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
-    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    extent = frame(test)
     like = next(model.parameters())
 
     def tensor(points: np.ndarray) -> torch.Tensor:
@@ -47,20 +46,13 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
     )
     if model.likelihood == "none":
         return [Section(title="Samples", text="What the model dreams.", pictures=(samples,))]
-    axes = [np.linspace(low[k], high[k], PLANE_CELLS) for k in range(2)]
-    cells = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
     exact = model.likelihood == "exact"
-    with torch.inference_mode():
-        parts = [model.bound(x, samples=1 if exact else 20) for x in tensor(cells).split(AT_ONCE)]
-        heat = torch.cat(parts).cpu().numpy()
     density = Section(
         title="Density",
         text="The density that the model has learnt, and what it dreams.",
         pictures=(
             Picture(
-                png=figures.density(
-                    heat.reshape(PLANE_CELLS, PLANE_CELLS), extent=extent, columns=dataset.columns or ("x1", "x2")
-                ),
+                png=heat(model, extent, dataset.columns or ("x1", "x2")),
                 caption="p(x), of integral 1 over the whole plane." if exact else "A lower bound of p(x), by 20 draws.",
             ),
             samples,
@@ -87,6 +79,23 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
             pictures=(Picture(png=figures.layers(clouds, names), caption="Data becoming noise."),),
         ),
     ]
+
+
+def frame(test: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the box of test points of the plane and a margin."""
+    low, high = test.min(0), test.max(0)
+    low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
+    return float(low[0]), float(high[0]), float(low[1]), float(high[1])
+
+
+def heat(model: LatentModel, extent: tuple[float, float, float, float], columns: Sequence[str]) -> bytes:
+    """Draw the density of the plane, or the bound of 20 draws where it is not exact."""
+    axes = [np.linspace(extent[2 * k], extent[2 * k + 1], PLANE_CELLS) for k in range(2)]
+    cells = torch.as_tensor(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)).to(next(model.parameters()))
+    with torch.inference_mode():
+        draws = 1 if model.likelihood == "exact" else 20
+        found = torch.cat([model.bound(x, samples=draws) for x in cells.split(AT_ONCE)]).cpu().numpy()
+    return figures.density(found.reshape(PLANE_CELLS, PLANE_CELLS), extent=extent, columns=columns)
 
 
 def thinned(steps: list[Step]) -> list[tuple[int, Step]]:

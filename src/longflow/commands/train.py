@@ -20,11 +20,13 @@ from longflow.commands.prepare import (
     check_importance,
     check_negatives,
     classes_of,
+    conditions_of,
     fit_units,
     objective_of,
 )
 from longflow.commands.progress import Bar, names_of
 from longflow.commands.represent import silent, validated
+from longflow.commands.resume import check_same
 from longflow.commands.rows import fixed_draws
 from longflow.commands.watch import bound_of, loss_of, parts_by_row, summary, warnings_of
 from longflow.constraints import tighten
@@ -46,9 +48,6 @@ VALIDATED_BY_ESTIMATES = 500
 """Validation rows where log-determinants are estimated, by dozens of passes each."""
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-
-LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight}
-"""Settings that runs begun before there were classes lack."""
 
 
 class Interrupted(Exception):
@@ -74,7 +73,7 @@ def train_run(
     saved and can be resumed), TrainingDivergedError when a loss is no longer finite.
     """
     device = prepare(settings.device, settings.threads)
-    dataset = load_data(settings.data, settings.levels)
+    dataset = load_data(settings.data, settings.levels, settings.context)
     config = {**configuration(name, settings, recipe, options, dataset, objectives), "command": command}
     torch.manual_seed(settings.seed)
     model = assemble(config)
@@ -98,38 +97,9 @@ def train_run(
 
 def _open(run: Run, config: dict[str, Any], *, resume: bool) -> None:
     if resume:
-        _same(Run.open(run.path), config)
+        check_same(Run.open(run.path), config)
     else:
         Run.create(run.path).write_config(config)
-
-
-def _same(run: Run, config: dict[str, Any]) -> None:
-    """Raise UsageError where a resumed run was started otherwise, but for the number of steps."""
-    saved = {**LATER_SETTINGS, **run.config()}
-    if "recipe" not in saved:
-        raise UsageError(f"{run} holds a model that was not trained here: there is nothing to resume")
-    for part in ("options", "recipe", "data", "objective"):
-        saved, config = {**saved, **(saved.get(part) or {})}, {**config, **(config[part] or {})}
-    fixed = (
-        "model",
-        *saved["options"],
-        "spec",
-        "sha256",
-        "levels",
-        "labels_sha256",
-        "preprocess",
-        "noise",
-        "adapt",
-        *LATER_SETTINGS,
-        *(saved.get("objective") or {}),
-    )
-    for key in (*fixed, *saved["recipe"], "patience", "seed"):
-        if saved.get(key) != config.get(key):
-            raise UsageError(f"{run} was trained with {key} {saved.get(key)}; {config.get(key)} came with --resume")
-    if not run.checkpoint_file.is_file():
-        if run.report_file.is_file():
-            raise UsageError(f"{run} is finished and its checkpoint is gone: there is nothing to go on from")
-        print(f"longflow: {run} stopped before its first checkpoint: it starts again", file=sys.stderr)
 
 
 class Trainer:
@@ -143,9 +113,9 @@ class Trainer:
         self.state = State(model, self.objective, self.recipe)
         place = next(model.parameters()).device
         rows = torch.from_numpy(dataset.split("train")).to(place)
-        classes = classes_of(config, dataset)
-        labels = None if classes is None else torch.from_numpy(classes).to(place)
-        self.batches = Batches(rows, labels, self.recipe.batch, config["seed"], rank=rank, world=world_size())
+        given = conditions_of(config, dataset)
+        context = None if given is None else torch.from_numpy(given).to(place)
+        self.batches = Batches(rows, context, self.recipe.batch, config["seed"], rank=rank, world=world_size())
         epochs = math.ceil(STEPS_BETWEEN_VALIDATIONS / self.batches.steps_per_epoch)
         self.interval = epochs * self.batches.steps_per_epoch
         self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": [], "warned": []}
@@ -158,14 +128,19 @@ class Trainer:
         if self.config["adapt"]:
             self._from_data(adapt, self.state.model)
 
-    def _from_data(self, take: Callable[[torch.nn.Module, Tensor], None], model: torch.nn.Module) -> None:
+    def _from_data(
+        self, take: Callable[[torch.nn.Module, Tensor, Tensor | None], None], model: torch.nn.Module
+    ) -> None:
         """Let a model take its scales or its statistics from the same training rows whenever it is asked."""
         with fixed_draws(self.config["seed"]):
-            take(model, self._some_rows())
+            take(model, *self._some_rows())
 
-    def _some_rows(self) -> Tensor:
-        rows = self.batches.rows[torch.randperm(len(self.batches.rows))[:ADAPT_ROWS]]
-        return rows.to(next(self.state.model.parameters()))
+    def _some_rows(self) -> tuple[Tensor, Tensor | None]:
+        """Return some rows and their contexts; classes are no context of a density here."""
+        chosen = torch.randperm(len(self.batches.rows))[:ADAPT_ROWS]
+        rows = self.batches.rows[chosen].to(next(self.state.model.parameters()))
+        contexts = self.batches.context if self.dataset.contexts else None
+        return rows, None if contexts is None else contexts[chosen].to(rows)
 
     def take_up(self) -> None:
         """Go on from the last checkpoint."""
@@ -247,7 +222,7 @@ class Trainer:
 
         A representation is worth what its objective says; so is what has a likelihood that costs too much.
         """
-        rows = self.dataset.split("validation")
+        rows, events = self.dataset.split("validation"), self.dataset.events("validation")
         if isinstance(model, Representation):
             objective = cast(RepresentationObjective, self.objective)
             classes = classes_of(self.config, self.dataset, "validation")
@@ -258,13 +233,13 @@ class Trainer:
             assert self.dataset.labels is not None
             return classified(model, rows, self.dataset.labels["validation"], self.config["seed"])
         if model.estimates:
-            rows = rows[:VALIDATED_BY_ESTIMATES]
+            events = events[:VALIDATED_BY_ESTIMATES]
         seed = self.config["seed"]
-        by_row = parts_by_row(model, rows, seed)
+        by_row = parts_by_row(model, events, seed)
         parts = self._watched(model, by_row)
         if self.names.validation == "validation_loss":
-            return {"validation_loss": loss_of(self.objective, model, rows, seed), **parts}
-        nats = bound_of(by_row) if "kl" in by_row else log_likelihoods(model, rows, seed=seed)
+            return {"validation_loss": loss_of(self.objective, model, events, seed), **parts}
+        nats = bound_of(by_row) if "kl" in by_row else log_likelihoods(model, events, seed=seed)
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
         return {
             "validation_bits_per_dim": float(bits.mean()),

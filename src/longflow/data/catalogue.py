@@ -1,7 +1,7 @@
 """The data sets that have a name, and how a data set is loaded."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from longflow.data.dataset import Dataset
 from longflow.data.digits import digits
 from longflow.data.files import read
 from longflow.data.mnist import fashion_mnist, mnist
-from longflow.errors import choose
+from longflow.errors import UsageError, choose
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,26 @@ CATALOGUE: dict[str, Source] = {
 }
 
 
-def load(spec: str | Path, levels: int | None = None) -> Dataset:
+def load(spec: str | Path, levels: int | None = None, context: Sequence[str] = ()) -> Dataset:
     """Load a data set by its name in the catalogue, or from a folder of pictures, .npz, .npy, .csv or .parquet.
 
     Args:
         spec: the name or the path; a name wins over a path, which can be written as ./name.
         levels: fewer grey levels to reduce the data to; None leaves them as they are.
+        context: what a file's rows are conditioned on (see `read`).
 
     Raises:
-        UsageError: there is no such data set, or it cannot be read, or not be reduced.
+        UsageError: there is no such data set, or it cannot be read, or not be reduced, or lacks such a context.
     """
-    data = _load(str(spec))
+    data = _load(str(spec), context)
     return data if levels is None else data.quantise(levels)
 
 
-def _load(spec: str) -> Dataset:
-    if spec in CATALOGUE:
-        return CATALOGUE[spec].load()
+def _load(spec: str, context: Sequence[str]) -> Dataset:
     path = Path(spec).expanduser()
-    looks_like_a_path = path.suffix or os.sep in spec or path.exists()
-    return read(path).dataset() if looks_like_a_path else CATALOGUE[choose("data set", spec, CATALOGUE)].load()
+    if spec not in CATALOGUE and (path.suffix or os.sep in spec or path.exists()):
+        return read(path, context).dataset()
+    source = CATALOGUE[choose("data set", spec, CATALOGUE)]
+    if context:
+        raise UsageError(f"contexts are columns or arrays of a file of your own; '{spec}' has none")
+    return source.load()

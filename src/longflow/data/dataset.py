@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from longflow.data.checks import require_finite, require_varied
+from longflow.data.contexts import Contexts
+from longflow.data.events import Events
 from longflow.errors import UsageError, choose
 
 SPLITS = ("train", "validation", "test")
@@ -25,6 +27,7 @@ class Dataset:
         levels: number of grey levels L, the values being 0 … L - 1; None for continuous data.
         labels: int64 array (N,) for each of SPLITS, or None.
         columns: names of the D features of a table, or None.
+        contexts: what each row is conditioned on, or None.
 
     Raises:
         UsageError: on construction, when an array is not what is stated above, a row has fewer than two values,
@@ -36,6 +39,7 @@ class Dataset:
     levels: int | None
     labels: Mapping[str, np.ndarray] | None = None
     columns: tuple[str, ...] | None = None
+    contexts: Contexts | None = None
 
     def __post_init__(self) -> None:
         _check_splits(self.name, self.splits)
@@ -48,6 +52,8 @@ class Dataset:
             _check_levels(self.name, self.splits, self.levels)
         if self.labels is not None:
             _check_labels(self.name, self.splits, self.labels)
+        if self.contexts is not None:
+            self.contexts.check(self.name, self.splits)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,6 +97,14 @@ class Dataset:
         if len(x) == 0:
             raise UsageError(f"{self.name}: the {name} split is empty ({self._sizes()})")
         return x
+
+    def events(self, name: str) -> Events:
+        """Return the rows of one split with their contexts, where there are some.
+
+        Raises:
+            UsageError: there is no such split, or it has no rows.
+        """
+        return Events(self.split(name), None if self.contexts is None else self.contexts.splits[name])
 
     def quantise(self, levels: int) -> "Dataset":
         """Return the data with fewer grey levels, floor(x · levels / L) (Glow's n_bits: levels = 2^n_bits).

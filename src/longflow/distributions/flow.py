@@ -5,9 +5,21 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from longflow.bijections import Affine, Bijection, Chain, Coupling, Leading, Learned, Scale, Shift, Standardise
+from longflow.bijections import (
+    Affine,
+    At,
+    Bijection,
+    Chain,
+    Coupling,
+    Embedded,
+    Leading,
+    Learned,
+    Scale,
+    Shift,
+    Standardise,
+)
 from longflow.distributions.bases import HALF_LOG_2PI, StandardLogistic, StandardNormal
 from longflow.distributions.classes import ClassNormal
 from longflow.distributions.distribution import Case, Likelihood, Noise, Temperature, total
@@ -113,6 +125,30 @@ class Flow(LatentModel):
     def preprocess(self, first: Bijection) -> None:
         """Put a bijection of the data before all others, in place; the rest goes on seeing what that one returns."""
         self.bijection = Chain(Leading(self.shape[0], first) if self.padding else first, self.bijection)
+
+    def embed(self, network: nn.Module, context_shape: tuple[int, ...]) -> None:
+        """Put a network before the context, in place: contexts are then (B, *context_shape), which it maps to features.
+
+        It is trained with the flow. Raises UsageError unless two noughts become two rows of what the bijection sees.
+        """
+        if self.bijection_context is None:
+            raise UsageError("embed expects a flow with a context, such as longflow.build(..., context=8) makes")
+        like = next(network.parameters(), torch.zeros(()))
+        training = network.training
+        with torch.no_grad():
+            came = tuple(network.eval()(like.new_zeros(2, *context_shape)).shape[1:])
+        network.train(training)
+        if came != self.bijection_context:
+            raise UsageError(f"the flow expects a network to contexts of shape {self.bijection_context}; {came} came")
+        self.bijection = Embedded(network, self.bijection)
+        self.bijection_context = self.context_shape = tuple(context_shape)
+
+    def at(self, context: Tensor) -> "Flow":
+        """Return the density of x under one context, of `context_shape`: a flow without one, of the same parameters."""
+        if self.bijection_context is None:
+            raise UsageError("expected a flow with a context; this one takes none")
+        self.check_context(1, context[None])
+        return Flow(At(self.bijection, context[None]), self.base, padding=self.padding).train(self.training)
 
     def predictions(self, z: Tensor) -> dict[str, Tensor]:
         if not self.base.classes:

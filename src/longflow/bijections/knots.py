@@ -1,0 +1,107 @@
+"""Where the bins of a spline lie, and in which of them a point is. Static shapes: comparisons, sums and one gather."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longflow.bijections.slopes import checked
+from longflow.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """K bins of [-B, B] along x and along z, made of shares p and q that sum to 1 each.
+
+    With m = `slope`, a bin has the sizes
+
+        w = 2B ((1 - K·floor) (p + m·q) / (1 + m) + floor),   h = 2B ((1 - K·floor) (q + m·p) / (1 + m) + floor)
+
+    so that its mean slope h/w lies in [m, 1/m], whatever the shares, and no bin is narrower than 2B · floor.
+    """
+
+    bins: int
+    bound: float
+    slope: float
+    floor: float
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise UsageError(f"a spline expects at least 1 bin; {self.bins} came")
+        checked(self.bound, self.slope)
+        if not 0 <= self.floor * self.bins < 1:
+            raise UsageError(f"a spline of {self.bins} bins expects 0 <= floor < 1/{self.bins}; {self.floor} came")
+
+    @property
+    def scale(self) -> float:
+        """2B (1 - K·floor) / (1 + m)."""
+        return 2 * self.bound * (1 - self.bins * self.floor) / (1 + self.slope)
+
+    def mixed(self, shares: Tensor) -> Tensor:
+        """Return scale · (p + m·q, q + m·p) of (p, q) along axis 0: a linear map, its own transpose."""
+        return torch.add(shares, shares.flip(0), alpha=self.slope) * self.scale
+
+
+def bins_at(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> Tensor:
+    """Return the bin of each point, as left, bottom, width, height and the parameters of the slopes at both ends.
+
+    `point`, (B, D, ...), in [-B, B], is an x (axis 0) or a z (axis 1); `shares`, (2, K, B, D, ...), are p and q, and
+    `slopes` is (K + 1, B, D, ...). The result is (6, B, D, ...). Each bin has its left end, not its right one.
+    """
+    return _found(point, shares, slopes, axis, grid)[0]
+
+
+def bins_at_once(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> Tensor:
+    """Return what `bins_at` does, with a gradient that fills the wide tensors in one pass (no cumsum, no padding)."""
+    return _Found.apply(point, shares, slopes, axis, grid)[0]
+
+
+def located(point: Tensor, sizes: Tensor, axis: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the corner (left, bottom) of each point's bin, its size (width, height), and its number.
+
+    `sizes`, (2, K, B, D, ...), are those of all bins along both axes, from -B on. The corner and the size are
+    (2, B, D, ...), the number is (1, B, D, ...).
+    """
+    first = torch.full_like(sizes[:, :1], -bound)
+    knots = torch.cat((first, sizes[:, :-1]), 1).cumsum(1)
+    index = (point >= knots[axis, 1:]).sum(0, keepdim=True)
+    pair = index.expand(2, 1, *point.shape)
+    return knots.gather(1, pair)[:, 0], sizes.gather(1, pair)[:, 0], index
+
+
+def at_ends(values: Tensor, index: Tensor) -> Tensor:
+    """Return the values, (K + 1, B, D, ...), at both ends of the bins of those numbers: (2, B, D, ...)."""
+    return values.gather(0, torch.cat((index, index + 1)))
+
+
+def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
+    sizes = grid.mixed(shares) + 2 * grid.bound * grid.floor
+    corner, size, index = located(point, sizes, axis, grid.bound)
+    return torch.cat((corner, size, at_ends(slopes, index))), index
+
+
+class _Found(torch.autograd.Function):
+    """`_found`, which is linear in shares and slopes where the bin is given."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
+        return _found(point, shares, slopes, axis, grid)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.grid = inputs[4]
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+        (index,) = ctx.saved_tensors
+        bins = ctx.grid.bins
+        low, size = ctx.grid.mixed(grad[:4].unflatten(0, (2, 2)).transpose(0, 1)).unbind(1)
+        steps = torch.arange(bins, device=index.device).reshape(bins, *[1] * (index.dim() - 1))
+        shares = (low[:, None] * (steps < index)).scatter_add(1, index.expand(2, *index.shape), size[:, None])
+        slopes = grad.new_zeros(bins + 1, *index.shape[1:]).scatter_add(0, torch.cat((index, index + 1)), grad[4:])
+        return None, shares, slopes, None, None
