@@ -1,6 +1,6 @@
 """Continuous flows of a table: by likelihood (ffjord) and by flow matching (fm), the same field.
 
-    python benchmarks/continuous.py TABLE.npy --model ffjord --steps 600 --out OUT [--seed 0] [--width 64] [--depth 3]
+    python benchmarks/continuous.py TABLE.npy --model ffjord --steps 600 [--out OUT] [--seed 0] [--width 64] [--depth 3]
 
 Adds a line to OUT/continuous.jsonl: nats of the test split with the standard error over its rows, what finer steps of
 the solver change of them, CPU time of one thread for training (with its validations) and for the evaluation, and how
@@ -41,7 +41,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table")
     parser.add_argument("--model", choices=sorted(SOLVED_IN_TRAINING), required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tables"))
     for name, default in (("steps", 600), ("seed", 0), ("width", 64), ("depth", 3), ("batch", 256), ("rows", 1000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -57,7 +57,7 @@ def main():
         told = measure(run, model, dataset, n=len(rows))
     line = {
         "model": given.model,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]).replace(given.table, Path(given.table).name),
         "commit": commit_that_runs(),
         "torch": torch.__version__,
         "data": Path(given.table).name,
