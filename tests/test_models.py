@@ -38,7 +38,7 @@ OWN["iresnet"] = {"scales": None, "padding": 0}
 """Options that a preset fixes for its own data, and that the shapes here cannot take."""
 
 COARSE = {"ffjord": {"evaluation_steps": 2}}
-"""Steps of a solver that are enough where its error does not matter, or matters less than a grid's."""
+"""Steps of a solver that are enough where its error does not matter, or less than that of a grid."""
 
 FLOWS = {name: model for name, model in CATALOGUE.items() if model.objective is None}
 """The models that are trained by their likelihood; tests/test_autoencoders.py is about the others."""
