@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_models import FLOWS, SMALL, stirred
+from test_models import COARSE, FLOWS, SMALL, stirred
 from tolerances import NORMALISED, close
 from walking import leaves
 
@@ -142,7 +142,7 @@ def plane(dims, reach):
 def test_models_integrate_to_one_over_the_whole_plane(name, dims):
     torch.manual_seed(0)
     try:
-        flow = stirred(longflow.build(name, shape=(dims,), **SMALL[name])).double().eval()
+        flow = stirred(longflow.build(name, shape=(dims,), **{**SMALL[name], **COARSE.get(name, {})})).double().eval()
     except UsageError:
         assert dims == 1
         return

@@ -223,7 +223,7 @@ class Trainer:
     def _measured(self, model: Coder) -> dict[str, float]:
         """Return what a model is worth on validation rows: bits/dim or, for a classifier alone, its cross-entropy.
 
-        A representation is worth what its objective says.
+        A representation is worth what its objective says; so is what has a likelihood that costs too much.
         """
         rows, events = self.dataset.split("validation"), self.dataset.events("validation")
         if isinstance(model, Representation):
@@ -240,7 +240,7 @@ class Trainer:
         seed = self.config["seed"]
         by_row = parts_by_row(model, events, seed)
         parts = self._watched(model, by_row)
-        if model.likelihood == "none":
+        if self.names.validation == "validation_loss":
             return {"validation_loss": loss_of(self.objective, model, events, seed), **parts}
         nats = bound_of(by_row) if "kl" in by_row else log_likelihoods(model, events, seed=seed)
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
