@@ -1,5 +1,6 @@
 """Continuous flows: the solver, the trace, flow matching; against closed forms, enumerated probes and torchdiffeq."""
 
+import copy
 import itertools
 import math
 import sys
@@ -285,6 +286,24 @@ def test_flow_matching_learns_a_density_that_is_one():
     parts = torch.distributions.Normal(torch.tensor([-1.0, 1.0]).double(), 0.3)
     best = (parts.log_prob(x.double()).logsumexp(1) - math.log(2)).mean().item()
     assert best - 0.1 < nats < best + 0.02
+
+
+def test_flow_matching_sees_through_an_embedded_context_and_units():
+    flow = longflow.build("fm", shape=(2,), width=8, depth=1, context=3)
+    for p in flow.parameters():
+        nn.init.normal_(p, std=0.5)
+    plain, network = copy.deepcopy(flow), nn.Linear(4, 3)
+    flow.embed(network, (4,))
+    flow.preprocess(Standardise(1.0, 2.0))
+    x, c = torch.randn(6, 2), torch.randn(6, 4)
+    losses = []
+    for model, rows, given in ((flow, x, c), (plain, (x - 1) / 2, network(c))):
+        torch.manual_seed(1)
+        losses.extend(loss for _, loss in FlowMatching()(model, rows, given))
+    close(losses[0], losses[1], 1e-6)
+    losses[0].backward()
+    assert network.weight.grad.abs().sum() > 0
+    close(flow.eval().log_prob(x, c), plain.eval().log_prob((x - 1) / 2, network(c)) - 2 * math.log(2), 1e-5)
 
 
 def test_flow_matching_is_conditional_and_comes_back_from_disk(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from longflow.bijections import Bijection, Chain, Continuous
+from longflow.bijections import Bijection, Chain, Continuous, Embedded
 from longflow.distributions import Flow, StandardNormal
 from longflow.distributions.latent import LatentModel
 from longflow.errors import UsageError, choose
@@ -19,7 +19,7 @@ class MatchedFlow(Flow):
     """A `Flow` of one `Continuous` bijection, which can be trained by `FlowMatching` as well as by its likelihood.
 
     All that comes before the field (units of the data) has no parameters to learn and stands beside it, so that the
-    objective sees the field's own input: bijection = continuous ∘ before.
+    objective sees the field's own input: bijection = continuous ∘ before, under a context as it comes or embedded.
     """
 
     def __init__(
@@ -32,15 +32,26 @@ class MatchedFlow(Flow):
     @property
     def before(self) -> Bijection:
         """What data go through before the field moves them."""
-        return cast(Bijection, cast(Chain, self.bijection).parts[0])
+        return cast(Bijection, self._chain.parts[0])
 
     @property
     def continuous(self) -> Continuous:
         """The bijection that the field makes."""
-        return cast(Continuous, cast(Chain, self.bijection).parts[1])
+        return cast(Continuous, self._chain.parts[1])
+
+    def velocity(self, y: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
+        """Return what the field is at events y, (B, *shape), as it sees them, at times t, (B,)."""
+        seen = self.bijection.embedding(context) if isinstance(self.bijection, Embedded) else context
+        return self.continuous.velocity(y, t, seen)
 
     def preprocess(self, first: Bijection) -> None:
-        self.bijection = Chain(Chain(first, self.before), self.continuous)
+        chain = Chain(Chain(first, self.before), self.continuous)
+        embedded = isinstance(self.bijection, Embedded)
+        self.bijection = Embedded(cast(Embedded, self.bijection).embedding, chain) if embedded else chain
+
+    @property
+    def _chain(self) -> Chain:
+        return cast(Chain, self.bijection.inner if isinstance(self.bijection, Embedded) else self.bijection)
 
 
 def independent(y: Tensor, noise: Tensor) -> Tensor:
@@ -93,7 +104,7 @@ class FlowMatching:
         noise = COUPLINGS[self.coupling](y, torch.randn_like(y))
         t = _times(y)
         wide = t.reshape(-1, *[1] * (y.dim() - 1))
-        velocity = flow.continuous.velocity((1 - wide) * y + wide * noise, t, context)
+        velocity = flow.velocity((1 - wide) * y + wide * noise, t, context)
         yield "", (velocity - (noise - y)).square().mean()
 
 
