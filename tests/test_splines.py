@@ -89,6 +89,8 @@ def test_a_knot_belongs_to_the_bin_on_its_right_and_joins_it_to_the_left_one(axi
         close(before[:2] + before[2:4], after[:2])
         assert after[4:].tolist() == [k + 1, k + 2]
         assert before[5] == after[4]
+        exactly = after[axis].reshape(1, 1)
+        assert torch.equal(bins_at(exactly, shares, slopes, axis, grid)[:, 0, 0], after)
 
 
 @pytest.mark.parametrize("name", ["rational", "steep", "quadratic", "bernstein", "bounded"])
