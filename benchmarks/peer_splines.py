@@ -171,9 +171,9 @@ def peer_of(maker):
 
 
 WILD = {
-    "longflow RationalQuadratic(slope=1/3), the default": ours_of(1 / 3),
+    "longflow RationalQuadratic(slope=1/3)": ours_of(1 / 3),
     "longflow RationalQuadratic(slope=0.1)": ours_of(0.1),
-    "longflow RationalQuadratic(slope=0.001)": ours_of(0.001),
+    "longflow RationalQuadratic(slope=0.01), the default": ours_of(0.01),
     "zuko": peer_of(zuko_rational),
     "nflows": peer_of(nflows_rational),
 }

@@ -11,6 +11,8 @@ from longflow.bijections import (
     Chain,
     CircularShift,
     Coupling,
+    FullCoupling,
+    Leading,
     Learned,
     LinearSpline,
     QuadraticSpline,
@@ -23,9 +25,9 @@ from longflow.nets import MLP
 
 B = 2.0
 ONTO_THE_LINE = {
-    "rational": lambda: RationalQuadratic(6, bound=B),
+    "rational": lambda: RationalQuadratic(6, bound=B, slope=1 / 3),
     "steep": lambda: RationalQuadratic(6, bound=B, slope=1e-3),
-    "bounded": lambda: RationalQuadratic(6, bound=B, tails="bounded"),
+    "bounded": lambda: RationalQuadratic(6, bound=B, slope=1 / 3, tails="bounded"),
     "quadratic": lambda: QuadraticSpline(6, bound=B),
     "linear": lambda: LinearSpline(6, bound=B),
     "bernstein": lambda: Bernstein(6, bound=B),
@@ -175,9 +177,9 @@ def test_slopes_stay_within_their_bounds(name, size):
 @pytest.mark.parametrize(
     "spline",
     [
-        RationalQuadratic(32),
-        RationalQuadratic(32, tails="bounded"),
-        RationalQuadratic(32, tails="circular"),
+        RationalQuadratic(32, slope=1 / 3),
+        RationalQuadratic(32, slope=1 / 3, tails="bounded"),
+        RationalQuadratic(32, slope=1 / 3, tails="circular"),
         QuadraticSpline(32),
         LinearSpline(32),
         Bernstein(16),
@@ -268,6 +270,18 @@ def test_bernstein_polynomials_are_exact_for_what_they_are():
     theta = torch.randn(4, 5, 1, dtype=torch.float64)
     target = torch.randn(5, 1, dtype=torch.float64)
     close(cubic.back(target, theta)[0], root(lambda x: cubic.ahead(x, theta), target))
+
+
+def test_a_full_coupling_is_a_coupling_and_a_learned_map_of_the_other_half():
+    whole = FullCoupling(RationalQuadratic(4), MLP(2, 33, hidden=5, depth=1), 5)
+    for p in whole.parameters():
+        torch.nn.init.normal_(p)
+    learned = Learned(whole.transform, (2,))
+    learned.theta.data = whole.theta.data
+    parts = Chain(Coupling(whole.transform, whole.conditioner), Leading(2, learned))
+    x = torch.randn(50, 5)
+    for ours, theirs in zip(whole.double()(x.double()), parts.double()(x.double()), strict=True):
+        close(ours, theirs)
 
 
 def test_one_feature_and_no_row():

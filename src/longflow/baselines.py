@@ -21,11 +21,12 @@ def histogram_bits(train: np.ndarray, test: np.ndarray, levels: int) -> np.ndarr
     return np.asarray([bits_per_dim(float(n), train.shape[1]) for n in nats])
 
 
-def gaussian_bits(train: np.ndarray, test: np.ndarray, *, noise_variance: float = 0.0) -> np.ndarray:
+def gaussian_bits(train: np.ndarray, test: np.ndarray, *, noise_variance: float | np.ndarray = 0.0) -> np.ndarray:
     """Return bits/dim of each test event, (N,), under a full-covariance Gaussian fitted to the training events.
 
-    With independent noise of that variance in each dimension (dequantisation: `UNIFORM_VARIANCE`), the fit adds the
-    noise's exact moments, and the score is the exact expectation over it: a flow's bound without Monte-Carlo error.
+    With independent noise of that variance in each dimension, or of one for each, (D,) (dequantisation:
+    `UNIFORM_VARIANCE`), the fit adds the noise's exact moments, and the score is the exact expectation over it: a
+    flow's bound without Monte-Carlo error.
     """
     train = train.reshape(len(train), -1).astype(np.float64)
     test = test.reshape(len(test), -1).astype(np.float64)
@@ -33,6 +34,6 @@ def gaussian_bits(train: np.ndarray, test: np.ndarray, *, noise_variance: float 
     covariance = np.cov(train, rowvar=False, bias=True).reshape(dims, dims) + noise_variance * np.eye(dims)
     factor = np.linalg.cholesky(covariance)
     white = np.linalg.solve(factor, (test - train.mean(0)).T)
-    spread = noise_variance * np.square(np.linalg.inv(factor)).sum()
+    spread = (noise_variance * np.square(np.linalg.inv(factor))).sum()
     nats = -0.5 * (np.square(white).sum(0) + spread + dims * np.log(2 * np.pi)) - np.log(np.diag(factor)).sum()
     return np.asarray([bits_per_dim(float(n), dims) for n in nats])

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import docstring_parser
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from longflow import data
 from longflow.commands.check import check
@@ -24,7 +24,7 @@ from longflow.commands.configure import Settings, default_out
 from longflow.commands.diagnose import diagnose
 from longflow.commands.draw import reconstruct, sample
 from longflow.commands.edit import edit
-from longflow.commands.evaluate import evaluate
+from longflow.commands.evaluate import context_of, declarations, evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.interpolate import interpolate, manifold
 from longflow.commands.neighbours import neighbours
@@ -56,6 +56,9 @@ from longflow.words import (
 )
 
 Field = tuple[str, Any, Any]
+
+REPEATED = ("support",)
+"""Flags that are given anew for each value."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,10 +172,14 @@ def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[F
     kept = {k: config[k] for k in ("steps", "seed", "preprocess", "patience", "adapt", "device", "threads")}
     kept |= {"label_weight": config.get("label_weight", Settings.label_weight)}
     kept |= {"data": config["data"]["spec"], "levels": config["data"]["quantised"]}
+    kept |= {"support": declarations(config)}
     kept |= {"noise": config["noise"] and tuple(config["noise"])} | config["options"] | config["recipe"]
     kept |= config.get("objective") or {}
+    kept |= {"context": context_of(config)} | (config.get("embedding") or {})
     if any(a.split("=")[0] == "--epochs" for a in given):
         del kept["steps"]
+    if any(a.split("=")[0] == "--support" for a in given):
+        del kept["support"]
     return [(name, kind, kept.get(name, default)) for name, kind, default in fields]
 
 
@@ -190,6 +197,8 @@ def _field(parameter: inspect.Parameter, kind: Any, help_text: str) -> Field:
         return name, Annotated[kind, Positional, arg(help=help_text, metavar=name.upper())], dataclasses.MISSING
     if kind is bool and default is False:
         kind = Annotated[bool, FlagCreatePairsOff]
+    if name in REPEATED:
+        kind = Annotated[kind, UseAppendAction]
     return name, Annotated[kind, arg(help=help_text, aliases=aliases)], default
 
 

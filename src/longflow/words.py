@@ -47,6 +47,7 @@ def evaluate_words(result: Result) -> str:
     how = ""
     if result["dequantiser"]:
         how = f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw(s)"
+    how += f"; of p(x | {', '.join(result['context'])})" if "context" in result else ""
     how += _log_det_words(result.get("log_det"))
     found, classes = result.get("accuracy"), ""
     if found:
@@ -161,7 +162,8 @@ def check_words(result: Result) -> str:
     lines += _certificate_words(result.get("certificate"))
     if "integral" in result:
         resolved = "" if result["integral_resolved"] else " (not resolved by the grid: the density is too narrow)"
-        lines.append(f"integral of the density over the plane: {result['integral']:.6f}{resolved}")
+        under = ", the worst under three contexts" if result["conditional"] else ""
+        lines.append(f"integral of the density over the plane{under}: {result['integral']:.6f}{resolved}")
     return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
 
 

@@ -6,12 +6,15 @@ from longflow.bijections.bernstein import Bernstein
 from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
 from longflow.bijections.circular import CircularShift
-from longflow.bijections.compose import Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
+from longflow.bijections.compose import At, Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
+from longflow.bijections.full_coupling import FullCoupling
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
+from longflow.bijections.mixture import DeepSigmoid, LogisticMixture
 from longflow.bijections.norm import BatchNorm
 from longflow.bijections.orthogonal import Householder, Rotation
 from longflow.bijections.planar import Planar, Radial, Sylvester
+from longflow.bijections.polynomial import SumOfSquares
 from longflow.bijections.rational_quadratic import RationalQuadratic
 from longflow.bijections.rearrange import (
     Checkerboard,
@@ -26,10 +29,12 @@ from longflow.bijections.rearrange import (
 )
 from longflow.bijections.residual import Residual
 from longflow.bijections.splines import LinearSpline, QuadraticSpline
+from longflow.bijections.unconstrain import Unconstrain
 from longflow.constraints import constrain, tighten
 
 __all__ = [
     "Affine",
+    "At",
     "Autoregressive",
     "BatchNorm",
     "Bernstein",
@@ -38,6 +43,7 @@ __all__ = [
     "Checkerboard",
     "CircularShift",
     "Coupling",
+    "DeepSigmoid",
     "Elementwise",
     "Embedded",
     "Example",
@@ -45,6 +51,7 @@ __all__ = [
     "FactorOut",
     "Flatten",
     "FreeLinear",
+    "FullCoupling",
     "HalfToOne",
     "Halves",
     "Householder",
@@ -53,6 +60,7 @@ __all__ = [
     "Leading",
     "Learned",
     "LinearSpline",
+    "LogisticMixture",
     "Logit",
     "PLULinear",
     "Permute",
@@ -73,7 +81,9 @@ __all__ = [
     "Squeeze",
     "Standardise",
     "Step",
+    "SumOfSquares",
     "Sylvester",
+    "Unconstrain",
     "Under",
     "Waypoint",
     "adapt",

@@ -24,8 +24,9 @@ class Bijection(nn.Module, ABC):
     - Neither changes anything: a bijection keeps no state between calls, and rows of a batch do not meet.
     - `context` is one tensor with the same batch, or None. Every bijection takes it; most ignore it. An
       elementwise map reads its parameters from it.
-    - `exact` is False where the inverse iterates or the log-determinant is an estimate; `estimates` is True where it is
-      one in evaluation mode. `reversible` is False where the inverse does not undo what forward does in training mode.
+    - `exact` is False where the inverse iterates until it is near enough or the log-determinant is an estimate, not
+      where a fixed number of steps reaches the rounding; `estimates` is True where it is one in evaluation mode.
+      `reversible` is False where the inverse does not undo what forward does in training mode.
 
     Call the bijection itself (not `.forward`) where hooks should run, as for any module.
     """

@@ -224,6 +224,36 @@ class Embedded(Around):
         yield Example(cls(MLP(5, 3, hidden=7, depth=1), inner), (4,), (5,))
 
 
+class At(Around):
+    """`inner` under one context, the same for every row: a map of x alone. A context that comes is not looked at.
+
+    `context` is one row, (1, ...); it is no part of the state_dict.
+    """
+
+    context: Tensor
+
+    def __init__(self, inner: Bijection, context: Tensor) -> None:
+        super().__init__(inner)
+        self.register_buffer("context", context, persistent=False)
+
+    def _walk(self, step: Step, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return step(x, self._repeated(x))
+
+    def _repeated(self, x: Tensor) -> Tensor:
+        return self.context.expand(len(x), *self.context.shape[1:])
+
+    def trace(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+        yield from self.inner.trace(x, self._repeated(x))
+
+    def scales(self, z: Tensor) -> tuple[Tensor, ...]:
+        return self.inner.scales(z)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        inner = Coupling(Affine(), MLP(2, 4, hidden=7, depth=1, context=3))
+        yield Example(cls(inner, torch.tensor([[0.5, -1.0, 2.0]])), (4,))
+
+
 class FactorOut(Around):
     """The first half of the features goes on through `inner`; the second half is finished and waits beside it.
 

@@ -26,10 +26,9 @@ class RationalQuadratic(Elementwise):
     period 2B in [-B, B), whose ends meet with equal slopes; compose it with `CircularShift`, as it leaves them where
     they are), K + 1 with "bounded" ([-B, B] onto itself). A zero context is the identity to rounding.
 
-    `slope` m bounds mean slopes of bins (`Grid`) and slopes at knots, (eᵗ + m) / (1 + m eᵗ), to [m, 1/m]. Within a bin
-    the slope is then at least 2m³/(1 + m²), which bounds how much the inverse magnifies rounding, and at most 2/m: with
-    the default, 1/3, a float32 round trip is right to 1e-5 whatever the parameters. A smaller one lets a single spline
-    be steeper. No bin is narrower than 2B · `floor`.
+    `slope` m keeps mean slopes of bins (`Grid`) and slopes at knots, (eᵗ + m) / (1 + m eᵗ), in [m, 1/m]; within a bin
+    the slope is then at least 2m³/(1 + m²), and at most 2/m. A small one can tell modes apart; with 1/3, a float32
+    round trip is right to 1e-5 whatever the parameters are. No bin is narrower than 2B · `floor`.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class RationalQuadratic(Elementwise):
         *,
         bound: float = 5.0,
         tails: Literal["linear", "circular", "bounded"] = "linear",
-        slope: float = 1 / 3,
+        slope: float = 0.01,
         floor: float = 1e-3,
     ) -> None:
         super().__init__()
@@ -47,6 +46,7 @@ class RationalQuadratic(Elementwise):
         self.parameters_per_feature = 2 * bins + self.tails.free(bins)
 
     def ahead(self, x: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
+        x = x.contiguous()
         inside = self.tails.enter(x, self.grid.bound)
         shares, slopes = self._parts(theta)
         if torch.compiler.is_compiling():
@@ -56,6 +56,7 @@ class RationalQuadratic(Elementwise):
         return self.tails.leave(x, inside, y, log_slope)
 
     def back(self, z: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
+        z = z.contiguous()
         inside = self.tails.enter(z, self.grid.bound)
         shares, slopes = self._parts(theta)
         y, log_slope = curve_back(inside, bins_at(inside, shares, slopes, 1, self.grid), self.grid.slope)
@@ -129,6 +130,8 @@ class _Curve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, to_value: Tensor, to_log_slope: Tensor) -> tuple[Any, ...]:
         x, bins = ctx.saved_tensors
+        # A slice or an expanded tensor would slow each of the products below.
+        to_value, to_log_slope = to_value.contiguous(), to_log_slope.contiguous()
         left, _, w, h, *_ = bins.unbind()
         e = bins[4:].clamp(-MOST, MOST).exp()
         over = (1 + ctx.least * e).reciprocal()

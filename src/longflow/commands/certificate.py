@@ -17,7 +17,7 @@ POWER_ITERATIONS = 30
 TOLERANCE = 1e-6
 
 
-def certificate(flow: Flow, x: Tensor) -> dict[str, Any] | None:
+def certificate(flow: Flow, x: Tensor, context: Tensor | None = None) -> dict[str, Any] | None:
     """Return what guarantees that each residual block of a flow is invertible; None for a flow without.
 
     `largest_layer_norm` and `largest_slope_bound` (of a branch, from its layers' norms) are computed in float64 and
@@ -29,7 +29,7 @@ def certificate(flow: Flow, x: Tensor) -> dict[str, Any] | None:
     blocks = {name: m for name, m in flow.named_modules() if isinstance(m, Residual)}
     if not blocks:
         return None
-    inputs = _inputs(flow, blocks, x)
+    inputs = _inputs(flow, blocks, x, context)
     rows = [_of_block(block, inputs[name]) for name, block in blocks.items()]
     return {
         "blocks": len(rows),
@@ -50,7 +50,9 @@ def _verdict(rows: list[dict[str, Any]]) -> bool | None:
     return True if all(row["bound"] < 1 for row in rows) else None
 
 
-def _inputs(flow: Flow, blocks: dict[str, Residual], x: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+def _inputs(
+    flow: Flow, blocks: dict[str, Residual], x: Tensor, context: Tensor | None
+) -> dict[str, tuple[Tensor, Tensor | None]]:
     """Return what reaches each block on the way of x to its latent."""
     found: dict[str, tuple[Tensor, Tensor | None]] = {}
 
@@ -60,7 +62,7 @@ def _inputs(flow: Flow, blocks: dict[str, Residual], x: Tensor) -> dict[str, tup
     hooks = [block.register_forward_pre_hook(keep(name)) for name, block in blocks.items()]
     try:
         with torch.no_grad():
-            flow.encode(x)
+            flow.encode(x, context)
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from longflow.bijections import Residual
+from longflow.bijections import Residual, Unconstrain
 from longflow.commands.certificate import certificate
 from longflow.commands.draw import open_model
 from longflow.commands.evaluate import dataset_of
 from longflow.commands.rows import fixed_draws
-from longflow.distributions import Flow
+from longflow.data import Events
+from longflow.distributions import Flow, LatentModel
 from longflow.errors import InversionError, UsageError
 from longflow.values import values_only
 
@@ -30,11 +31,16 @@ LOG_DET = {"float32": 1e-4, "float64": 1e-8}
 NORMALISED = 1e-3
 GRID = 1500
 COARSE_GRID = 500
-"""Cells a side where each log-determinant costs a Jacobian in every block."""
+"""Cells a side where each log-determinant costs a Jacobian in every block, or where there are several integrals."""
 
 AT_ONCE = 250
 HALF_A_LEVEL = 0.5
 NEIGHBOURHOODS = 200
+CONTEXTS = 3
+"""Contexts at which a conditional density is integrated."""
+
+Pair = tuple[Tensor, Tensor | None]
+"""Events and their contexts, where there are some."""
 
 
 def check(
@@ -52,7 +58,8 @@ def check(
     explode (Behrmann et al. 2021): uniform noise over the data's range, Gaussian noise three times as wide as the data
     (clipped to the range of levels), and another data set. `non_finite` is the share of numbers that come back as no
     number, `wrong_pixels` that of levels that come back half a level or more away (None without levels). Only data and
-    samples decide `passed`, and for residual blocks the `certificate` that their branches contract.
+    samples decide `passed`, and for residual blocks the `certificate` that their branches contract. A conditional
+    density is measured under the contexts of those test rows, and integrated under the first three: the worst is told.
 
     Args:
         run: A run directory.
@@ -71,48 +78,63 @@ def check(
             f"check measures what is invertible; {folder} holds a {folder.config()['model']}, which is not"
         )
     dataset = dataset_of(folder, data)
-    rows = dataset.split("test")
+    events = dataset.events("test")
     continuous = folder.config()["levels"] is None
     with fixed_draws(seed):
-        inputs = _inputs(flow.double(), rows, n, noise=not continuous)
+        inputs = _inputs(model.double(), events, n, noise=not continuous)
+        x, context = inputs["data"]
         if other is not None:
-            rest = torch.as_tensor(dataset_of(folder, other).split("test")[:n]).to(inputs["data"])
-            inputs[f"other data: {other}"] = rest + (0 if continuous else torch.rand_like(rest))
-        mass = _mass(flow, inputs["data"]) if flow.shape == (2,) and continuous and not flow.padding else None
+            rest, theirs = _tensors(dataset_of(folder, other).events("test")[:n], x)
+            inputs[f"other data: {other}"] = _inside(flow, model.spread(rest)), theirs
+        mass = _mass(flow, x, context) if flow.shape == (2,) and continuous and not flow.padding else None
     deviation = dataset.split("train").std(_pooled(flow)).astype(np.float64)
-    spread = torch.as_tensor(np.sqrt(deviation**2 + (0 if continuous else 1 / 12))).to(inputs["data"])
+    spread = torch.as_tensor(np.sqrt(deviation**2 + (0 if continuous else 1 / 12))).to(x)
     result: dict[str, Any] = {"model": folder.config()["model"], "n": n, "dims": flow.dims, "dtypes": {}}
     for name, dtype in (("float64", torch.float64), ("float32", torch.float32)):
-        result["dtypes"][name] = _measure(
-            flow.to(dtype), {k: x.to(dtype) for k, x in inputs.items()}, spread, levels=not continuous
-        )
-    guarantee = certificate(flow.double(), inputs["data"])
+        as_type = {k: (x.to(dtype), None if c is None else c.to(dtype)) for k, (x, c) in inputs.items()}
+        result["dtypes"][name] = _measure(flow.to(dtype), as_type, spread, levels=not continuous)
+    guarantee = certificate(flow.double(), x, context)
     if guarantee is not None:
         result["certificate"] = guarantee
     if mass is not None:
         result["integral"], result["integral_resolved"] = mass
+        result["conditional"] = context is not None
     result["passed"] = _passed(result)
     return result
 
 
-def _inputs(flow: Flow, rows: np.ndarray, n: int, *, noise: bool) -> dict[str, Tensor]:
-    like = next(flow.parameters())
-    every = torch.as_tensor(rows[: max(n, 1000)]).to(like)
-    data = every[:n] + (torch.rand_like(every[:n]) if noise else 0)
+def _tensors(events: Events, like: Tensor) -> Pair:
+    context = None if events.contexts is None else torch.as_tensor(events.contexts).to(like)
+    return torch.as_tensor(events.rows).to(like), context
+
+
+def _inputs(model: LatentModel, events: Events, n: int, *, noise: bool) -> dict[str, Pair]:
+    flow = cast(Flow, model.density)
+    every, contexts = _tensors(events[: max(n, 1000)], next(flow.parameters()))
+    context = None if contexts is None else contexts[:n]
+    data = model.spread(every[:n])
     axes = _pooled(flow) or tuple(range(every.dim()))
     low, high = every.amin(axes), every.amax(axes) + noise
     wide = every.mean(axes) + 3 * every.std(axes) * torch.randn_like(data)
     try:
         with torch.no_grad():
-            own = flow.sample(n)
+            own = flow.sample(n if context is None else len(context), context)
     except InversionError:
         own = torch.full_like(data, torch.nan)
-    return {
-        "data": data,
+    inputs = {
+        "data": _inside(flow, data),
         "samples": own,
-        "uniform noise": low + (high - low) * torch.rand_like(data),
-        "wide Gaussian noise": torch.clamp(wide, low, high) if noise else wide,
+        "uniform noise": _inside(flow, low + (high - low) * torch.rand_like(data)),
+        "wide Gaussian noise": _inside(flow, torch.clamp(wide, low, high) if noise else wide),
     }
+    return {name: (x, context) for name, x in inputs.items()}
+
+
+def _inside(flow: Flow, x: Tensor) -> Tensor:
+    """Return events with what lies on an end of a declared support, or beyond, where the density has it: inside."""
+    for ends in (m for m in flow.modules() if isinstance(m, Unconstrain)):
+        x = ends.inverse(ends(x)[0])[0]
+    return x
 
 
 def _pooled(flow: Flow) -> tuple[int, ...] | None:
@@ -120,8 +142,8 @@ def _pooled(flow: Flow) -> tuple[int, ...] | None:
     return (0,) if len(flow.shape) == 1 else None
 
 
-def _measure(flow: Flow, inputs: dict[str, Tensor], spread: Tensor, *, levels: bool) -> dict[str, Any]:
-    trips = {name: torch.cat([_trip(flow, part) for part in x.split(AT_ONCE)]) for name, x in inputs.items()}
+def _measure(flow: Flow, inputs: dict[str, Pair], spread: Tensor, *, levels: bool) -> dict[str, Any]:
+    trips = {name: torch.cat([_trip(flow, *part) for part in _split(pair)]) for name, pair in inputs.items()}
     measured: dict[str, Any] = {
         "round_trip_max_abs": {name: float(error.max()) for name, error in trips.items()},
         "round_trip_in_sd": {name: float((error / spread).max()) for name, error in trips.items()},
@@ -132,22 +154,30 @@ def _measure(flow: Flow, inputs: dict[str, Tensor], spread: Tensor, *, levels: b
         "log_det_max_abs": None,
     }
     if flow.base.dims <= JACOBIAN_DIMS:
-        rows = inputs["data"][: 4 if flow.dims > 256 else 16]
-        measured["log_det_max_abs"] = float(torch.stack([_log_det_error(flow, x) for x in rows]).max())
+        data, context = inputs["data"]
+        some = range(min(len(data), 4 if flow.dims > 256 else 16))
+        errors = [_log_det_error(flow if context is None else flow.at(context[k]), data[k]) for k in some]
+        measured["log_det_max_abs"] = float(torch.stack(errors).max())
     return measured
 
 
-def _trip(flow: Flow, x: Tensor) -> Tensor:
+def _split(pair: Pair) -> Iterator[Pair]:
+    x, context = pair
+    parts = x.split(AT_ONCE)
+    return zip(parts, [None] * len(parts) if context is None else context.split(AT_ONCE), strict=True)
+
+
+def _trip(flow: Flow, x: Tensor, context: Tensor | None = None) -> Tensor:
     """Return |f⁻¹(f(x)) - x|, of the shape of x."""
     with torch.no_grad():
-        z = flow.encode(x)
+        z = flow.encode(x, context)
         try:
-            return (flow.decode(z) - x).abs()
+            return (flow.decode(z, context) - x).abs()
         except InversionError as error:
             lost = torch.isin(torch.arange(len(x)), torch.tensor(error.rows))
             back = torch.full_like(x, torch.nan)
             if bool((~lost).any()):
-                back[~lost] = _trip(flow, x[~lost]) + x[~lost]
+                back[~lost] = _trip(flow, x[~lost], None if context is None else context[~lost]) + x[~lost]
             return (back - x).abs()
 
 
@@ -180,15 +210,21 @@ def exact_log_dets(flow: Flow) -> Iterator[None]:
             block.exact_dims = dims
 
 
-def _mass(flow: Flow, data: Tensor) -> tuple[float, bool] | None:
-    """Return the integral and whether it is resolved; None where samples, which set its box, cannot be drawn."""
+def _mass(flow: Flow, data: Tensor, context: Tensor | None) -> tuple[float, bool] | None:
+    """Return the integral and whether it is resolved; None where samples, which set its box, cannot be drawn.
+
+    Under contexts it is the one that is farthest from 1, of those that are resolved where any is.
+    """
     try:
-        return integral(flow, data)
+        if context is None:
+            return integral(flow, data)
+        found = [integral(flow.at(c), data[:0], COARSE_GRID) for c in context[:CONTEXTS]]
+        return max(found, key=lambda pair: (pair[1], abs(pair[0] - 1)))
     except InversionError:
         return None
 
 
-def integral(flow: Flow, data: Tensor) -> tuple[float, bool]:
+def integral(flow: Flow, data: Tensor, grid: int = GRID) -> tuple[float, bool]:
     """Integrate a density of the plane by the midpoint rule; return the integral and whether the grid resolves it.
 
     The box is the range of the data and of 20,000 samples, thrice as wide. The grid resolves the density where halving
@@ -200,7 +236,7 @@ def integral(flow: Flow, data: Tensor) -> tuple[float, bool]:
         points = torch.cat((own, data))
         low, high = points.amin(0), points.amax(0)
         low, high = low - (high - low), high + (high - low)
-        most = GRID if flow.bijection.exact else COARSE_GRID
+        most = grid if flow.bijection.exact else COARSE_GRID
         coarse, fine = (_midpoints(flow, low, high, cells) for cells in (most // 2, most))
     slopes = torch.stack([jacrev(lambda row: flow.encode(row[None])[0])(x) for x in own[:NEIGHBOURHOODS]])
     width = (1 / torch.linalg.matrix_norm(slopes, 2)).quantile(0.1)

@@ -18,6 +18,7 @@ from longflow.data import Dataset
 from longflow.errors import UsageError, choose
 from longflow.models import CATALOGUE
 from longflow.models.autoencoder import of_levels
+from longflow.nets import embedding
 from longflow.objectives import ClassLikelihood
 from longflow.training import Recipe
 
@@ -44,7 +45,14 @@ class Settings:
         adapt: Initialise scales from a batch of data before the first step.
         label_weight: Weight of the classifier's cross-entropy (in bits), for models of classes.
         density_weight: Weight of the density (in bits/dim), for models of classes; 0 trains a classifier alone.
+        support: Where the values of a column lie, COLUMN=SUPPORT, for each column anew: real, LOW:, :HIGH, LOW:HIGH,
+            integer, integer LOW:HIGH, ...
         patience: Stop after so many validations without improvement; 0 for never.
+        context: Columns of the table, separated by commas, that the density is conditional on, p(the others | these);
+            or the name of an array of the .npz (beside x, or as train_NAME, ...). It has a value for each row.
+        embed_features: Features that a network makes of a context, for the model to see; 0 for the context itself.
+        embed_width: Units of the network's layers, or maps of its convolutions where contexts are series or pictures.
+        embed_depth: Layers of the network before the last.
     """
 
     data: str = "digits"
@@ -62,7 +70,12 @@ class Settings:
     adapt: bool = True
     label_weight: float = 0.01
     density_weight: float = 1.0
+    support: tuple[str, ...] = ()
     patience: int = 0
+    context: tuple[str, ...] = ()
+    embed_features: int = 0
+    embed_width: int = 64
+    embed_depth: int = 2
 
 
 def configuration(
@@ -89,6 +102,7 @@ def configuration(
     ClassLikelihood(settings.label_weight, settings.density_weight)
     per_epoch = max(1, dataset.sizes["train"] // recipe.batch)
     resolved = CATALOGUE[name].resolve(settings.preset, options)
+    resolved |= _conditioned(name, settings, resolved, dataset)
     objective = _objective(name, objectives, settings)
     check_values(resolved, dataset)
     preprocess = settings.preprocess or _preprocessing(resolved, dataset)
@@ -109,6 +123,7 @@ def configuration(
         "shape": list(dataset.shape),
         "levels": dataset.levels,
         "preprocess": preprocess,
+        "supports": dataset.supports and [str(s) if s else None for s in dataset.supports],
         "data": {
             "spec": settings.data if settings.data in SETS else str(Path(settings.data).resolve()),
             "name": dataset.name,
@@ -117,7 +132,10 @@ def configuration(
             "labels_sha256": dataset.labels_sha256 if resolved.get("classes") else None,
             "sizes": dict(dataset.sizes),
             "columns": None if dataset.columns is None else list(dataset.columns),
+            "dtypes": dataset.dtypes and dict(dataset.dtypes),
+            **_contexts(dataset),
         },
+        "embedding": _embedding(settings, dataset),
         "noise": None if settings.noise is None else list(settings.noise),
         "adapt": settings.adapt,
         "label_weight": settings.label_weight,
@@ -140,6 +158,49 @@ def _objective(name: str, fields: Mapping[str, Any] | None, settings: Settings) 
     if settings.noise is not None or settings.density_weight != 1:
         raise UsageError(f"{name} expects neither --noise nor --density-weight: it is trained by its own objective")
     return dataclasses.asdict(kind(**(fields or {})))
+
+
+def _conditioned(name: str, settings: Settings, options: Mapping[str, Any], dataset: Dataset) -> dict[str, int]:
+    """Return the number of context features that the model is to see, {} where it sees none."""
+    contexts = dataset.contexts
+    if contexts is None:
+        if options.get("context"):
+            raise UsageError(f"a model of contexts expects data with some (--context); {dataset.name} has none")
+        if settings.embed_features:
+            raise UsageError("--embed-features expects a --context to make them of")
+        return {}
+    able = [other for other, model in CATALOGUE.items() if "context" in model.options]
+    if name not in able:
+        raise UsageError(f"--context expects a model that takes one ({', '.join(able)}); {name} is none")
+    if options.get("classes"):
+        raise UsageError("expected --classes or --context, not both (a column of the table may be the class)")
+    embedding(contexts.shape, **_sizes(settings))
+    return {"context": settings.embed_features or math.prod(contexts.shape)}
+
+
+def _sizes(settings: Settings) -> dict[str, int]:
+    return {"features": settings.embed_features, "width": settings.embed_width, "depth": settings.embed_depth}
+
+
+def _contexts(dataset: Dataset) -> dict[str, Any]:
+    """Return what is kept of the data's contexts."""
+    contexts = dataset.contexts
+    if contexts is None:
+        return {"context_columns": None, "context_sha256": None}
+    return {
+        "context_columns": list(contexts.names),
+        "context_features": list(contexts.features),
+        "context_range": list(contexts.range) if contexts.features else None,
+        "context_sha256": contexts.sha256,
+        "table": None if contexts.table is None else list(contexts.table),
+    }
+
+
+def _embedding(settings: Settings, dataset: Dataset) -> dict[str, Any] | None:
+    if dataset.contexts is None:
+        return None
+    sizes = {f"embed_{name}": size for name, size in _sizes(settings).items()}
+    return {"context_shape": list(dataset.contexts.shape), **sizes}
 
 
 def _preprocessing(options: Mapping[str, Any], dataset: Dataset) -> str:

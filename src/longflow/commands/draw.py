@@ -1,6 +1,5 @@
 """Samples and reconstructions, written as pictures, arrays or tables."""
 
-import csv
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -11,19 +10,26 @@ import numpy as np
 import torch
 
 from longflow import figures
-from longflow.commands.evaluate import Split, dataset_of
-from longflow.commands.rows import batches_of, fixed_draws
+from longflow.commands.evaluate import Split, context_of, dataset_of
+from longflow.commands.given import contexts_to_draw, whole_rows
+from longflow.commands.rows import fixed_draws, pairs_of
+from longflow.commands.tables import SUFFIXES, check_table, columns_of, write_table
+from longflow.data import Events
 from longflow.distributions import LatentModel, Temperature
 from longflow.errors import UsageError
 from longflow.families import Coder, Representation
 from longflow.models import load
-from longflow.runs import Run, write_bytes, write_text
+from longflow.runs import Run, write_bytes
 from longflow.training.device import prepare
 
 DRAWN_AT_ONCE = 1000
 MOST_NUMBERS = 10**9
 
-FORMATS = {"picture": (".png", ".npz"), "plane": (".png", ".csv", ".npz"), "table": (".csv", ".npz", ".png")}
+FORMATS = {
+    "picture": (".png", ".npz"),
+    "plane": (".png", ".csv", ".npz", ".parquet"),
+    "table": (".csv", ".npz", ".png", ".parquet"),
+}
 """What each kind of data can be written as; the first is the default."""
 
 
@@ -41,6 +47,8 @@ def sample(
     temperature: tuple[float, ...] = (),
     scale_temperature: tuple[float, ...] = (),
     label: int | None = None,
+    given: str | None = None,
+    given_file: str | None = None,
     noise: bool = False,
     seed: int = 0,
     out: str | None = None,
@@ -49,7 +57,7 @@ def sample(
     """Draw n events at each temperature and write them; several temperatures side by side in one picture.
 
     Pictures of an autoencoder are the means of p(x | z) for codes z that are drawn, unless --noise is given; all else
-    is drawn from p(x | z).
+    is drawn from p(x | z). Of a conditional density, tables have the columns of the contexts, too, as the data have.
 
     Args:
         run: A run directory.
@@ -57,6 +65,8 @@ def sample(
         temperature: One or more; they multiply the latent noise. By default 0.8 for pictures, 1 for all else.
         scale_temperature: In place of --temperature, one for each scale of the latent, the finest first.
         label: Class that is drawn, for models of classes; by default every class in turn.
+        given: The context of all samples, by column: "a=3,b=1.5"; by default contexts of training rows, at random.
+        given_file: File whose rows have the contexts of the samples, one after the other and over again.
         noise: Draw from p(x | z), not its mean, for autoencoders: events as the model means them.
         seed: Seed of the draws.
         out: File to write; by default a name under RUN/samples.
@@ -71,10 +81,14 @@ def sample(
     temperature = temperature or ((0.8,) if kind_of(config) == "picture" else (1.0,))
     if n * math.prod(config["shape"]) > MOST_NUMBERS:
         raise UsageError(f"expected at most {MOST_NUMBERS // math.prod(config['shape']):,} samples; {n:,} came")
-    labels = labels_to_draw(model, label, n)
+    contexts = contexts_to_draw(folder, n, given, given_file, seed)
+    labels = (
+        labels_to_draw(model, label, n) if contexts is None else torch.as_tensor(contexts).to(next(model.parameters()))
+    )
     asked = scale_temperature or temperature
     kind = "S" if scale_temperature else "T"
     mark = [f"{kind}{t:g}" for t in asked] + ([f"label{label}"] if label is not None else [])
+    mark += ["given"] if given or given_file else []
     path = output_path(folder, config, "-".join(["sample", *mark, f"seed{seed}"]), out)
     temperatures = [scale_temperatures(model, scale_temperature)] if scale_temperature else list(temperature)
     drawn = [draw(model, n, t, seed, labels, noise=noise or kind_of(config) != "picture") for t in temperatures]
@@ -82,9 +96,10 @@ def sample(
     if len(drawn) > 1 and not pictured:
         raise UsageError(f"expected one temperature for {path.suffix}; several are for pictures of images")
     columns = (model.base.classes or None) if label is None else None
-    write_rows(path, drawn[0], config, lambda levels: pictures(drawn, temperature, levels, columns))
+    write_rows(path, Events(drawn[0], contexts), config, lambda levels: pictures(drawn, temperature, levels, columns))
     key = "scale_temperature" if scale_temperature else "temperature"
-    return {"out": str(path), "n": n, key: list(asked), "seed": seed}
+    told = {name: value for name, value in (("given", given), ("given_file", given_file)) if value is not None}
+    return {"out": str(path), "n": n, key: list(asked), **told, "seed": seed}
 
 
 def labels_to_draw(model: LatentModel, label: int | None, n: int) -> torch.Tensor | None:
@@ -116,7 +131,7 @@ def draw(
     *,
     noise: bool = False,
 ) -> np.ndarray:
-    """Return n samples, (n, *shape), fixed by the seed; of the classes in `labels`, (n,), where there are any.
+    """Return n samples, (n, *shape), fixed by the seed; of the classes or contexts in `labels`, (n, ...), if any.
 
     They are decoded latents: the samples of a flow, and of an autoencoder the means of p(x | z), unless with `noise`.
     """
@@ -124,7 +139,7 @@ def draw(
 
     def some(k: int) -> torch.Tensor:
         count, own = min(DRAWN_AT_ONCE, n - k), None if labels is None else labels[k : k + DRAWN_AT_ONCE]
-        if noise:
+        if noise or (own is not None and not model.base.classes):
             return model.sample(count, own, temperature)
         return model.decode(model.base.sample(count, own, temperature))
 
@@ -164,11 +179,11 @@ def reconstruct(
     config = folder.config()
     if n < 1:
         raise UsageError(f"expected -n >= 1; {n} came")
-    rows = dataset_of(folder, data).split(split)[:n]
+    events = dataset_of(folder, data).events(split)[:n]
     path = output_path(folder, config, f"reconstruct-{split}", out)
-    back = reconstructed(model, rows)
-    write_rows(path, back, config, lambda levels: beside(rows, back, levels))
-    return {"out": str(path), "n": len(rows), "max_abs": float(np.abs(back - rows).max())}
+    back = reconstructed(model, events)
+    write_rows(path, Events(back, events.contexts), config, lambda levels: beside(events.rows, back, levels))
+    return {"out": str(path), "n": len(events), "max_abs": float(np.abs(back - events.rows).max())}
 
 
 def open_model(run: str, device: str) -> tuple[Run, LatentModel]:
@@ -195,13 +210,15 @@ def output_path(run: Run, config: dict[str, Any], name: str, out: str | None) ->
         raise UsageError(f"expected --out to end in {' or '.join(allowed)}; '{path.name}' came")
     if out and path.suffix != ".png" and path.exists():
         raise UsageError(f"{path} already exists; choose another --out")
+    check_table(path)
     return path
 
 
-def reconstructed(model: LatentModel, rows: np.ndarray) -> np.ndarray:
+def reconstructed(model: LatentModel, rows: np.ndarray | Events) -> np.ndarray:
     """Return rows encoded and decoded again."""
     with torch.inference_mode():
-        return np.concatenate([model.decode(model.encode(x)).cpu().numpy() for x in batches_of(model, rows)])
+        back = [model.decode(model.encode(x, context), context) for x, context in pairs_of(model, rows)]
+        return torch.cat(back).cpu().numpy()
 
 
 def beside(rows: np.ndarray, back: np.ndarray, levels: int) -> bytes:
@@ -209,32 +226,25 @@ def beside(rows: np.ndarray, back: np.ndarray, levels: int) -> bytes:
     return figures.strips(np.stack([rows, back]), levels=levels, row_titles=["data", "back"])
 
 
-def write_rows(path: Path, rows: np.ndarray, config: dict[str, Any], picture: Callable[[int], bytes]) -> None:
-    """Write rows (N, *shape) as the suffix says; images as the picture that is drawn from their levels."""
+def write_rows(path: Path, rows: np.ndarray | Events, config: dict[str, Any], picture: Callable[[int], bytes]) -> None:
+    """Write rows (N, *shape) as the suffix says, tables with their contexts; images as the picture of their levels."""
+    events = Events.of(rows)
     if path.suffix == ".npz":
-        write_bytes(path, _arrays(rows, config["levels"]))
-    elif path.suffix == ".csv":
-        write_text(path, _table(rows, _columns(rows, config)))
+        write_bytes(path, _arrays(events, config))
+    elif path.suffix in SUFFIXES:
+        flat, columns = whole_rows(events, config)
+        write_table(path, columns_of(flat, columns, config))
     elif kind_of(config) == "picture":
         write_bytes(path, picture(config["levels"]))
     else:
-        write_bytes(path, figures.scatter(rows.reshape(len(rows), -1), columns=_columns(rows, config)))
+        flat, columns = whole_rows(Events(events.rows), config)
+        write_bytes(path, figures.scatter(flat, columns=columns))
 
 
-def _columns(rows: np.ndarray, config: dict[str, Any]) -> list[str]:
-    return config.get("data", {}).get("columns") or [f"x{k + 1}" for k in range(rows[0].size)]
-
-
-def _arrays(rows: np.ndarray, levels: int | None) -> bytes:
-    content = io.BytesIO()
+def _arrays(events: Events, config: dict[str, Any]) -> bytes:
+    content, levels, rows = io.BytesIO(), config["levels"], events.rows
     whole = levels is not None and levels <= 256 and bool((rows == np.rint(rows)).all())
-    np.savez_compressed(content, x=rows.astype(np.uint8) if whole else rows)
+    names = context_of(config)
+    given = {} if events.contexts is None else {names[0] if len(names) == 1 else "context": events.contexts}
+    np.savez_compressed(content, x=rows.astype(np.uint8) if whole else rows, **given)  # type: ignore[arg-type]
     return content.getvalue()
-
-
-def _table(rows: np.ndarray, columns: list[str]) -> str:
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([f"{v:.9g}" for v in row] for row in rows.reshape(len(rows), -1))
-    return lines.getvalue()

@@ -12,7 +12,7 @@ from longflow.commands.draw import open_model, output_path, write_rows
 from longflow.commands.evaluate import Split, dataset_of
 from longflow.commands.rows import latents_of
 from longflow.data import CATALOGUE as SETS
-from longflow.data import Dataset, read
+from longflow.data import Dataset, Events, read
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError, choose
 from longflow.runs import Run
@@ -66,12 +66,13 @@ def edit(
     dataset = dataset_of(folder)
     path = output_path(folder, config, f"edit-{attribute}-{split}", out)
     known = attributes(folder, dataset, attribute, table)
-    along, used = direction(model, dataset.split("train"), known["train"], rows, attribute)
-    z = latents_of(model, dataset.split(split))
-    strips = moved(model, z[:n], along, strength, points)
-    write_rows(
-        path, strips.reshape(-1, *config["shape"]), config, lambda levels: edit_strips(strips, strength, levels=levels)
-    )
+    along, used = direction(model, dataset.events("train"), known["train"], rows, attribute)
+    events = dataset.events(split)
+    z = latents_of(model, events)
+    strips = moved(model, z[:n], along, strength, points, events[:n].contexts)
+    contexts = None if events.contexts is None else events.contexts[:n].repeat(points, 0)
+    shown = Events(strips.reshape(-1, *config["shape"]), contexts)
+    write_rows(path, shown, config, lambda levels: edit_strips(strips, strength, levels=levels))
     return {
         "out": str(path),
         "n": len(strips),
@@ -122,7 +123,7 @@ def _column(table: str, attribute: str, rows: int) -> np.ndarray:
 
 
 def direction(
-    model: LatentModel, rows: np.ndarray, has: np.ndarray, most: int, attribute: str
+    model: LatentModel, rows: np.ndarray | Events, has: np.ndarray, most: int, attribute: str
 ) -> tuple[Tensor, np.ndarray]:
     """Return the mean latent of the rows that have the attribute minus that of the others, of the event's shape.
 
@@ -137,11 +138,17 @@ def direction(
     return with_ - without, has
 
 
-def moved(model: LatentModel, z: Tensor, along: Tensor, strength: float, points: int) -> np.ndarray:
-    """Return events decoded from latents moved by -strength … +strength times a direction, (N, points, *shape)."""
+def moved(
+    model: LatentModel, z: Tensor, along: Tensor, strength: float, points: int, contexts: np.ndarray | None = None
+) -> np.ndarray:
+    """Return events decoded from latents moved by -strength … +strength times a direction, (N, points, *shape).
+
+    Each stays under its own context, where there are some.
+    """
     steps = torch.linspace(-strength, strength, points).to(along)
+    own = None if contexts is None else torch.as_tensor(contexts).to(z)
     with torch.inference_mode():
-        return torch.stack([model.decode(z + step * along) for step in steps], 1).cpu().numpy()
+        return torch.stack([model.decode(z + step * along, own) for step in steps], 1).cpu().numpy()
 
 
 def auc(z: Tensor, has: np.ndarray, along: Tensor) -> float | None:

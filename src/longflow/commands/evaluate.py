@@ -1,6 +1,7 @@
 """Likelihood of a data set under a run's model, with its error and its convention."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -9,12 +10,13 @@ import torch
 from longflow.commands.configure import classifier_alone
 from longflow.commands.estimates import estimation, use_terms
 from longflow.commands.represent import measure_codes
-from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws
+from longflow.commands.rows import ROWS_AT_ONCE, batches_of, fixed_draws, pairs_of
 from longflow.commands.watch import floors, parts_by_row, summary
-from longflow.data import Dataset
+from longflow.data import Contexts, Dataset, Events
 from longflow.data import load as load_data
+from longflow.data.checks import names_of
 from longflow.distributions import LatentModel
-from longflow.errors import InversionError, UsageError, choose
+from longflow.errors import InversionError, UsageError, choose, nearest
 from longflow.families import Representation
 from longflow.models import load
 from longflow.runs import Run
@@ -47,12 +49,13 @@ def evaluate(
     """Score a split of a data set (the run's own by default) under the run's model.
 
     Returns mean nats for an event and bits/dim with its standard error over the events, in the units of the stored
-    data; `likelihood` says what they are. A model of classes is scored without labels, as the mixture of its classes,
-    and `accuracy` says how many labels Bayes' rule and a classifier find. Where a residual flow estimates its
-    log-determinant, `log_det` says how, with the bound on its bias and its part of the standard error. For an
-    autoencoder it is a lower bound, which more importance samples tighten, and `parts` are its reconstruction and KL,
-    of one draw; where the likelihood is none there are no bits. Of a representation there are the terms of its
-    objective and, of a bottleneck, error, cross-entropy and calibration of its predictions.
+    data; `likelihood` says what they are; of a conditional density, log p(x | context). A model of classes is scored
+    without labels, as the mixture of its classes, and `accuracy` says how many labels Bayes' rule and a classifier
+    find. Where a residual flow estimates its log-determinant, `log_det` says how, with the bound on its bias and its
+    part of the standard error. For an autoencoder it is a lower bound, which more importance samples tighten, and
+    `parts` are its reconstruction and KL, of one draw; where the likelihood is none there are no bits. Of a
+    representation there are the terms of its objective and, of a bottleneck, error, cross-entropy and calibration of
+    its predictions.
 
     Args:
         run: A run directory.
@@ -108,8 +111,9 @@ def measure(
 ) -> dict[str, Any]:
     """Score a split of a data set under a model at hand; see `evaluate`."""
     estimates = model.estimates
-    rows = dataset.split(split)[: n or (MOST_ESTIMATED if estimates else None)]
-    drawn = drawn_likelihoods(model, rows, samples=importance_samples, draws=draws, seed=seed)
+    events = dataset.events(split)[: n or (MOST_ESTIMATED if estimates else None)]
+    rows = events.rows
+    drawn = drawn_likelihoods(model, events, samples=importance_samples, draws=draws, seed=seed)
     nats = drawn.mean(0)
     bits = bits_per_dim(torch.from_numpy(nats), dataset.dims).numpy()
     labels = dataset.labels if model.predicts else None
@@ -125,12 +129,13 @@ def measure(
         "bits_per_dim": float(bits.mean()) if proper else None,
         "stderr_bits_per_dim": standard_error(bits) if proper else None,
         "likelihood": model.likelihood,
+        **({"context": list(given)} if (given := context_of(run.config())) else {}),
         "dequantiser": model.dequantiser,
         "importance_samples": importance_samples,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "roundtrip_max_abs": round_trip(model, rows[:ROUND_TRIP_ROWS]) if model.invertible else None,
+        "roundtrip_max_abs": round_trip(model, events[:ROUND_TRIP_ROWS]) if model.invertible else None,
         **({} if proper else {"stderr_nats": standard_error(nats)}),
-        **({"parts": found} if (found := summary(parts_by_row(model, rows, seed))) else {}),
+        **({"parts": found} if (found := summary(parts_by_row(model, events, seed))) else {}),
         **({"at_floor": True} if floors(model) else {}),
         **estimation(model, drawn),
         **({"accuracy": accuracies(model, rows, labels[split][: len(rows)], seed)} if labels else {}),
@@ -149,7 +154,7 @@ def check_samples(model: LatentModel, samples: int) -> None:
 
 
 def drawn_likelihoods(
-    model: LatentModel, rows: np.ndarray, *, samples: int = 1, draws: int | None = None, seed: int = 0
+    model: LatentModel, rows: np.ndarray | Events, *, samples: int = 1, draws: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Return log-likelihoods of each row, in nats, of shape (draws, N), each with draws of its own of all noise.
 
@@ -169,7 +174,7 @@ def accuracies(model: LatentModel, rows: np.ndarray, labels: np.ndarray, seed: i
     right: dict[str, int] = {}
     with fixed_draws(seed), torch.inference_mode():
         for x, own in zip(batches_of(model, rows), y.split(ROWS_AT_ONCE), strict=True):
-            z = model.density.encode(x + (torch.rand_like(x) if model.dequantiser else 0))
+            z = model.density.encode(model.spread(x))
             for name, found in model.density.predictions(z).items():
                 right[name] = right.get(name, 0) + int((found == own).sum())
     return {name: count / len(rows) for name, count in right.items()}
@@ -191,15 +196,41 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
     chosen = spec or own.get("spec")
     if chosen is None:
         raise UsageError(f"{run} names no data set; say which with --data, where the command has it")
-    dataset = load_data(chosen, own.get("quantised"))
+    dataset = load_data(chosen, own.get("quantised"), context_of(config))
     check_like(run, dataset.shape, dataset.levels, dataset.columns, chosen)
+    check_contexts(run, dataset.contexts, chosen)
+    dataset = dataset.declare(declarations(config))
     if spec is None and dataset.sha256 != own["sha256"]:
         raise UsageError(
             f"'{chosen}' has changed since {run} was trained (sha256 {dataset.sha256[:12]}, not {own['sha256'][:12]})"
         )
     if spec is None and own.get("labels_sha256") not in (None, dataset.labels_sha256):
         raise UsageError(f"the labels of '{chosen}' have changed since {run} was trained")
+    if spec is None and dataset.contexts is not None and dataset.contexts.sha256 != own["context_sha256"]:
+        raise UsageError(f"the contexts of '{chosen}' have changed since {run} was trained")
     return dataset
+
+
+def declarations(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the supports that a run's columns were declared to have, COLUMN=SUPPORT each."""
+    supports = config.get("supports")
+    if not supports:
+        return ()
+    names = names_of(config.get("data", {}).get("columns"), len(supports))
+    return tuple(f"{name}={support}" for name, support in zip(names, supports, strict=True) if support)
+
+
+def context_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns, or the array, that a run's density is conditional on; none for others."""
+    return tuple(config.get("data", {}).get("context_columns") or ())
+
+
+def check_contexts(run: Run, contexts: Contexts | None, name: str) -> None:
+    """Raise UsageError unless contexts have the shape of those that the run was trained on."""
+    embedded = run.config().get("embedding")
+    if embedded and contexts is not None and list(contexts.shape) != embedded["context_shape"]:
+        wanted = tuple(embedded["context_shape"])
+        raise UsageError(f"{run} expects contexts of shape {wanted}; those of '{name}' have {contexts.shape}")
 
 
 def check_like(
@@ -207,33 +238,43 @@ def check_like(
 ) -> None:
     """Raise UsageError unless data of that shape, levels and columns are such as the run was trained on."""
     config = run.config()
+    own = config.get("data", {}).get("columns") or []
+    if own and columns is not None:
+        _check_columns(run, own, columns, name)
     expected = (tuple(config["shape"]), config["levels"])
     if (tuple(shape), levels) != expected:
         raise UsageError(
             f"{run} expects data of shape {expected[0]} and levels {expected[1]};"
             f" '{name}' has shape {tuple(shape)} and levels {levels}"
         )
-    own = config.get("data", {}).get("columns") or []
-    if own and columns is not None and list(columns) != own:
-        raise UsageError(f"{run} expects the columns {', '.join(own)}; {', '.join(columns)} came")
 
 
-def log_likelihoods(model: LatentModel, rows: np.ndarray, *, samples: int = 1, seed: int = 0) -> np.ndarray:
+def _check_columns(run: Run, own: Sequence[str], columns: Sequence[str], name: str) -> None:
+    missing, unknown = [c for c in own if c not in columns], [c for c in columns if c not in own]
+    if missing or unknown:
+        lacks = f" lacks {', '.join(missing)}" if missing else ""
+        more = f" has {', '.join(f'{c}{nearest(c, missing)}' for c in unknown)} beside them" if unknown else ""
+        raise UsageError(
+            f"{run} expects the columns {', '.join(own)}; '{name}'{lacks}{' and' * bool(lacks and more)}{more}"
+        )
+    if list(columns) != list(own):
+        raise UsageError(f"{run} expects the columns {', '.join(own)}, in this order; {', '.join(columns)} came")
+
+
+def log_likelihoods(model: LatentModel, rows: np.ndarray | Events, *, samples: int = 1, seed: int = 0) -> np.ndarray:
     """Return the log-likelihood of each row, in nats, as float64 of shape (N,); the draws are fixed by the seed."""
     with fixed_draws(seed), torch.inference_mode():
-        parts = [model.bound(x, samples=samples) for x in batches_of(model, rows)]
+        parts = [model.bound(x, context, samples=samples) for x, context in pairs_of(model, rows)]
     return torch.cat(parts).double().cpu().numpy()
 
 
-def round_trip(model: LatentModel, rows: np.ndarray) -> float:
+def round_trip(model: LatentModel, rows: np.ndarray | Events) -> float:
     """Return max |decode(encode(x)) - x| of the continuous density, in the units of the data."""
     density = model.density
-    middle = 0.0 if model.dequantiser is None else 0.5
     with torch.inference_mode():
         try:
-            errors = [
-                (density.decode(density.encode(x + middle)) - (x + middle)).abs().max() for x in batches_of(model, rows)
-            ]
+            pairs = [(model.middle(x), context) for x, context in pairs_of(model, rows)]
+            errors = [(density.decode(density.encode(y, c), c) - y).abs().max() for y, c in pairs]
         except InversionError:
             return math.inf
     return float(torch.stack(errors).max())

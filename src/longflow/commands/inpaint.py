@@ -10,6 +10,7 @@ from torch import Tensor
 from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path
 from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.given import refuse_contexts
 from longflow.commands.rows import fixed_draws
 from longflow.distributions import Dequantised
 from longflow.errors import UsageError, choose
@@ -49,6 +50,7 @@ def inpaint(
         device: auto, cpu, cuda, cuda:1, ...
     """
     folder, model = open_model(run, device)
+    refuse_contexts(folder)
     config = folder.config()
     if kind_of(config) != "picture":
         raise UsageError(f"inpaint expects a model of pictures; {folder} has data of shape {tuple(config['shape'])}")

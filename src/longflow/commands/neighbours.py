@@ -51,13 +51,14 @@ def neighbours(
     choose("metric", metric, METRICS)
     own, queried = dataset_of(folder), dataset_of(folder, data)
     rows, known = queried.split(split)[:n], own.split("train")
+    events = queried.events(split)[:n]
     if n < 1 or not 1 <= k <= len(known):
         raise UsageError(f"expected -n >= 1 and -k of 1 to {len(known)}; {n} and {k} came")
     allowed = (".png", ".csv") if kind_of(config) == "picture" else (".csv",)
     path = Path(out) if out else folder.samples / f"neighbours-{metric}-{split}{allowed[0]}"
     if path.suffix not in allowed or (out and path.suffix == ".csv" and path.exists()):
         raise UsageError(f"expected --out to end in {' or '.join(allowed)}, and a table to be new; '{path}' came")
-    which, distance = nearest(latents_of(model, rows), latents_of(model, known), k, metric)
+    which, distance = nearest(latents_of(model, events), latents_of(model, own.events("train")), k, metric)
     if path.suffix == ".png":
         sheet = np.concatenate((rows[:, None], known[which]), 1)
         titles = ["event", *(f"{rank + 1}." for rank in range(k))]

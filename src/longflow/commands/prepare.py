@@ -1,5 +1,6 @@
 """What training makes of a configuration and a data set before its first step."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,15 +8,21 @@ import numpy as np
 import torch
 
 from longflow.adaptive import has_statistics
-from longflow.bijections import Standardise
 from longflow.commands.configure import classifier_alone
 from longflow.data import Dataset
-from longflow.distributions import Dequantised, Hybrid
+from longflow.data.cautions import cautions
+from longflow.distributions import Hybrid
 from longflow.errors import UsageError
 from longflow.families import Autoencoder, Coder, InfoMax, Representation
 from longflow.models import CATALOGUE
 from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.training.processes import world_size
+
+
+def caution(dataset: Dataset) -> None:
+    """Say on stderr what is to be known of a table."""
+    for told in cautions(dataset):
+        print(f"longflow: {told}", file=sys.stderr)
 
 
 def check_batches(model: torch.nn.Module, batch: int) -> None:
@@ -56,21 +63,19 @@ def check_classifier(model: Coder, config: Mapping[str, Any]) -> None:
         raise UsageError("--density-weight 0 expects a classifier beside the density, as iresnet and residualflow have")
 
 
-def fit_units(model: Coder, dataset: Dataset) -> None:
-    """Set the mean and deviation of a first standardising layer from the training rows (and their dequantisation)."""
-    noise = (1 / 2, 1 / 12) if isinstance(model, Dequantised) else (0.0, 0.0)
-    layers = [m for m in model.modules() if isinstance(m, Standardise) and m.loc.dim() > 0]
-    for layer in layers:
-        rows = dataset.split("train").astype(np.float64)
-        axes = (0, *range(2, rows.ndim))
-        mean, std = rows.mean(axes) + noise[0], np.sqrt(rows.var(axes) + noise[1])
-        layer.loc.copy_(torch.from_numpy(mean).reshape(layer.loc.shape))
-        layer.scale.copy_(torch.from_numpy(std).reshape(layer.scale.shape))
+def units_of(dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what a model takes its units from: training rows and, where there are some, contexts."""
+    return dataset.split("train"), None if dataset.contexts is None else dataset.contexts.splits["train"]
 
 
 def classes_of(config: Mapping[str, Any], dataset: Dataset, split: str = "train") -> np.ndarray | None:
     """Return the labels (N,) of a split, for a model of classes."""
     return dataset.labels[split] if config["options"].get("classes") and dataset.labels else None
+
+
+def conditions_of(config: Mapping[str, Any], dataset: Dataset) -> np.ndarray | None:
+    """Return what each training row is conditioned on: its context, or its label for a model of classes."""
+    return classes_of(config, dataset) if dataset.contexts is None else dataset.contexts.splits["train"]
 
 
 def objective_of(config: Mapping[str, Any]) -> Objective:

@@ -10,12 +10,14 @@ import torch
 from longflow.bijections import adapt, settle
 from longflow.commands.draw import open_any
 from longflow.commands.evaluate import dataset_of
-from longflow.commands.prepare import fit_units
+from longflow.commands.given import refuse_contexts
+from longflow.commands.prepare import units_of
 from longflow.commands.rows import fixed_draws, latents_of
 from longflow.data import Dataset
 from longflow.errors import UsageError
 from longflow.families import Coder
 from longflow.models import assemble
+from longflow.models.supported import fit_units
 from longflow.quality import Labelled, compare_probes
 
 MOST_TRAINING, MOST_TEST = 10_000, 2_000
@@ -47,6 +49,7 @@ def probe(
         device: auto, cpu, cuda, cuda:1, ...
     """
     folder, model = open_any(run, device)
+    refuse_contexts(folder)
     dataset = dataset_of(folder, data)
     train, test = (labelled(dataset, split, most) for split, most in (("train", MOST_TRAINING), ("test", MOST_TEST)))
     fresh = untrained(folder.config(), dataset, seed).to(next(model.parameters()).device)
@@ -79,7 +82,7 @@ def untrained(config: Mapping[str, Any], dataset: Dataset, seed: int) -> Coder:
     """Return a model of a configuration before its first step: fresh weights, in the units and scales of the data."""
     with fixed_draws(seed):
         model = assemble(config)
-        fit_units(model, dataset)
+        fit_units(model, *units_of(dataset))
         rows = dataset.split("train")
         some = torch.as_tensor(rows[np.random.default_rng(seed).permutation(len(rows))[:ADAPT_ROWS]])
         (adapt if config.get("adapt", True) else settle)(model, some.to(next(model.parameters())))

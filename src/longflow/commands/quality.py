@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from longflow.commands.draw import draw, labels_to_draw, open_model
 from longflow.commands.evaluate import dataset_of
@@ -32,7 +33,7 @@ def quality(
     Fréchet and kernel distance, precision, recall, density and coverage in a space of features, and the distance to the
     nearest training row in the space of the data. Samples that are not finite are counted and left out. No value is an
     FID, or comparable to one: features are of the data at hand. Values compare only at one n and with one extractor,
-    whose hash is printed.
+    whose hash is printed. A conditional density is drawn from under the contexts of the test rows.
 
     Args:
         run: A run directory.
@@ -54,11 +55,13 @@ def quality(
     kinds = likely_kinds(source) if extractor == "auto" else (extractor,)
     kept, place = Path(cache) if cache else home("extractors"), next(model.parameters()).device
     made = [extractor_of(source, kind, kept, device=place) for kind in kinds]
-    drawn = draw(model, count, temperature, seed, labels_to_draw(model, None, count), noise=noise)
+    given = _contexts(dataset, count, seed)
+    labels = labels_to_draw(model, None, count) if given is None else given.to(next(model.parameters()))
+    drawn = draw(model, count, temperature, seed, labels, noise=noise)
     samples = drawn[np.isfinite(drawn).reshape(count, -1).all(1)]
     if len(samples) < LEAST_ROWS:
         raise UsageError(f"{count - len(samples)} of {count} samples are not finite: too few are left to measure")
-    target = held_out[np.random.default_rng(seed).permutation(len(held_out))[: len(samples)]]
+    target = held_out[_chosen(len(held_out), len(samples), seed)]
     scale = units(dataset)
     near = find_copies(samples / scale, target / scale, train / scale)
     return {
@@ -76,6 +79,17 @@ def quality(
         ],
         "nearest_training_row": {**vars(near), "ratio": near.ratio},
     }
+
+
+def _chosen(rows: int, n: int, seed: int) -> np.ndarray:
+    """Return which of the test rows are compared with."""
+    return np.random.default_rng(seed).permutation(rows)[:n]
+
+
+def _contexts(dataset: Dataset, n: int, seed: int) -> torch.Tensor | None:
+    """Return the contexts of those rows, under which a conditional density is drawn from."""
+    contexts = dataset.events("test").contexts
+    return None if contexts is None else torch.as_tensor(contexts[_chosen(len(contexts), n, seed)])
 
 
 def rows_to_compare(dataset: Dataset, n: int | None) -> int:

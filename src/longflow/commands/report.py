@@ -7,9 +7,10 @@ import numpy as np
 
 from longflow import figures
 from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
+from longflow.commands.conditional import conditional_sections
 from longflow.commands.configure import classifier_alone
 from longflow.commands.draw import kind_of
-from longflow.commands.evaluate import dataset_of, measure
+from longflow.commands.evaluate import context_of, dataset_of, declarations, measure
 from longflow.commands.gallery import edit_sections, image_sections, known_attributes
 from longflow.commands.progress import names_of
 from longflow.commands.represent import measure_codes
@@ -60,6 +61,10 @@ def report(
         result = {**measured, **size, "baselines": {}}
         shown, large = sections_of(folder, model, dataset, result), highlights_of(result)
     else:
+        if attribute and dataset.contexts is not None:
+            raise UsageError(
+                "--attribute shows pictures edited without a context; edit does so for conditional densities"
+            )
         known = known_attributes(folder, dataset, attribute, table)
         none = classifier_alone(config) or model.likelihood == "none"
         result = {**measure(folder, model, dataset), **size, "baselines": {} if none else baselines(dataset)}
@@ -86,13 +91,36 @@ def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
     train, test = dataset.split("train"), dataset.split("test")
     found: dict[str, np.ndarray] = {}
     if dataset.dims <= GAUSSIAN_DIMS and (dataset.levels is not None or _is_full_rank(train)):
-        found["Gaussian"] = gaussian_bits(train, test, noise_variance=UNIFORM_VARIANCE if dataset.levels else 0.0)
+        found["Gaussian"] = gaussian_bits(train, test, noise_variance=UNIFORM_VARIANCE * _whole(dataset))
     if dataset.levels is not None:
         found["histogram per dimension"] = histogram_bits(train, test, dataset.levels)
+    if dataset.contexts is not None and dataset.levels is None:
+        found |= _conditional_gaussian(dataset)
     return {
         name: {"bits_per_dim": float(bits.mean()), "stderr_bits_per_dim": standard_error(bits)}
         for name, bits in found.items()
     }
+
+
+def _whole(dataset: Dataset) -> np.ndarray:
+    """Return which numbers of an event are dequantised, 1 or 0 to broadcast to (D,)."""
+    if dataset.supports is None:
+        return np.array(float(dataset.levels is not None))
+    return np.array([bool(s and s.whole) for s in dataset.supports], np.float64)
+
+
+def _conditional_gaussian(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Return log p(x | c) = log p(x, c) - log p(c) of one Gaussian of rows and contexts, in bits/dim of the rows, (N,).
+
+    It is a linear regression on the contexts with normal errors. {} where the Gaussian has no density.
+    """
+    rows = [dataset.events(split) for split in ("train", "test")]
+    given = [np.asarray(events.contexts).reshape(len(events), -1) for events in rows]
+    both = [np.concatenate((e.rows.reshape(len(e), -1), c), 1) for e, c in zip(rows, given, strict=True)]
+    if both[0].shape[1] > GAUSSIAN_DIMS or not _is_full_rank(both[0]):
+        return {}
+    joint, alone = (gaussian_bits(*parts) * parts[0].shape[1] for parts in (both, given))
+    return {"Gaussian given the context": (joint - alone) / dataset.dims}
 
 
 def _is_full_rank(rows: np.ndarray) -> bool:
@@ -127,8 +155,10 @@ def _facts(config: dict[str, Any], dataset: Dataset, result: dict[str, Any]) -> 
         "parameters": f"{result['parameters']:,}",
         "data": f"{dataset.name}: " + ", ".join(f"{size:,} {split}" for split, size in dataset.sizes.items()),
         "shape and levels": f"{'×'.join(map(str, dataset.shape))}, {dataset.levels or 'continuous'}",
+        **({"supports": ", ".join(declarations(config))} if config.get("supports") else {}),
         "data sha256": dataset.sha256,
         "preprocessing": config["preprocess"],
+        **({"given": given} if (given := ", ".join(context_of(config))) else {}),
         "likelihood": "none: it has codes and no density" if "terms" in result else _convention(result),
         "round trip, max abs": _round_trip(result),
         "recipe": ", ".join(f"{k} {v}" for k, v in config["recipe"].items()),
@@ -215,6 +245,8 @@ def _how(config: dict[str, Any]) -> Section:
 def _pictures(
     run: Run, model: LatentModel, dataset: Dataset, known: Mapping[str, Mapping[str, np.ndarray]]
 ) -> list[Section]:
+    if dataset.contexts is not None:
+        return conditional_sections(model, dataset, run.config())
     kind = kind_of(run.config())
     if kind == "picture":
         return [

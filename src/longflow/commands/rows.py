@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from longflow.data import Events
 from longflow.errors import UsageError
 from longflow.families import Coder
 
@@ -18,10 +19,17 @@ def batches_of(model: torch.nn.Module, rows: np.ndarray) -> Iterator[torch.Tenso
     return (torch.as_tensor(rows[i : i + ROWS_AT_ONCE]).to(like) for i in range(0, len(rows), ROWS_AT_ONCE))
 
 
-def latents_of(model: Coder, rows: np.ndarray) -> torch.Tensor:
+def pairs_of(model: torch.nn.Module, rows: np.ndarray | Events) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Yield rows and their contexts, None where there are none, as tensors like those of `batches_of`."""
+    events = Events.of(rows)
+    contexts = None if events.contexts is None else batches_of(model, events.contexts)
+    return ((x, None if contexts is None else next(contexts)) for x in batches_of(model, events.rows))
+
+
+def latents_of(model: Coder, rows: np.ndarray | Events) -> torch.Tensor:
     """Return the latents or codes of rows, (N, *latent_shape); a density takes levels at the middle of their bins."""
     with torch.inference_mode():
-        return torch.cat([model.encode(x) for x in batches_of(model, rows)])
+        return torch.cat([model.encode(x, context) for x, context in pairs_of(model, rows)])
 
 
 @contextmanager

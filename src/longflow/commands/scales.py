@@ -11,6 +11,7 @@ from torch import Tensor
 from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path, write_rows
 from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.given import refuse_contexts
 from longflow.commands.rows import batches_of, fixed_draws, latents_of
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
@@ -49,6 +50,7 @@ def resample(
         device: auto, cpu, cuda, cuda:1, ...
     """
     folder, model = open_model(run, device)
+    refuse_contexts(folder)
     config = folder.config()
     for name, value in (("-n", n), ("--draws", draws)):
         if value < 1:
@@ -89,6 +91,7 @@ def latents(
         device: auto, cpu, cuda, cuda:1, ...
     """
     folder, model = open_model(run, device)
+    refuse_contexts(folder)
     config = folder.config()
     if n < 1:
         raise UsageError(f"expected -n >= 1; {n} came")

@@ -7,10 +7,17 @@ import numpy as np
 import torch
 
 from longflow.commands.draw import open_model
-from longflow.commands.evaluate import check_like, check_samples, drawn_likelihoods
+from longflow.commands.evaluate import (
+    check_contexts,
+    check_like,
+    check_samples,
+    context_of,
+    declarations,
+    drawn_likelihoods,
+)
+from longflow.commands.tables import SUFFIXES, check_table, write_table
 from longflow.data import read
 from longflow.errors import UsageError
-from longflow.runs import write_text
 from longflow.units import bits_per_dim
 
 
@@ -23,7 +30,7 @@ def score(
     out: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Write the log-density of each row of a file, in its order, as a table.
+    """Write the log-density of each row of a file, in its order, as a table (CSV or Parquet).
 
     Columns: `log_prob`, in nats in the units of the data (of levels, and of an autoencoder: a lower bound), and
     `bits_per_dim`, unless the likelihood is none; where a residual flow estimates log-determinants they are means of
@@ -33,27 +40,30 @@ def score(
     Args:
         run: A run directory.
         file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data; levels that fit are the run's.
+            Contexts of a conditional density are found by their names, wherever they are in the table.
         importance_samples: Draws of the dequantiser and of an autoencoder's code for each row; more tighten the bound.
         seed: Seed of the draws.
-        out: Table to write (.csv); by default FILE-scores.csv in the run directory.
+        out: Table to write (.csv or .parquet); by default FILE-scores.csv in the run directory.
         device: auto, cpu, cuda, cuda:1, ...
     """
     folder, model = open_model(run, device)
     path = Path(out) if out else folder.path / f"{Path(file).stem}-scores.csv"
-    if path.suffix != ".csv" or (out and path.exists()):
-        raise UsageError(f"expected --out to be a new .csv file; '{path}' came")
+    if path.suffix not in SUFFIXES or (out and path.exists()):
+        raise UsageError(f"expected --out to be a new {' or '.join(SUFFIXES)} file; '{path}' came")
+    check_table(path)
     check_samples(model, importance_samples)
-    content = read(file)
+    content = read(file, context_of(folder.config()))
     own = folder.config()["levels"]
     fits = content.levels is not None and own is not None and len(content.rows) > 0 and content.rows.max() < own
     check_like(folder, content.rows.shape[1:], own if fits else content.levels, content.columns, file)
-    drawn = drawn_likelihoods(model, content.rows, samples=importance_samples, seed=seed)
+    check_contexts(folder, content.contexts, file)
+    content = content.declare(declarations(folder.config()))
+    drawn = drawn_likelihoods(model, content.events, samples=importance_samples, seed=seed)
     nats = drawn.mean(0)
     columns = {"log_prob": nats}
     if model.likelihood != "none":
         columns["bits_per_dim"] = bits_per_dim(torch.from_numpy(nats), model.dims).numpy()
     if len(drawn) > 1:
         columns["stderr"] = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
-    lines = [",".join(columns), *(",".join(f"{v:.9g}" for v in row) for row in zip(*columns.values(), strict=True))]
-    write_text(path, "\n".join(lines) + "\n")
+    write_table(path, columns)
     return {"out": str(path), "n": len(nats), "mean_log_prob": float(np.mean(nats)), "likelihood": model.likelihood}

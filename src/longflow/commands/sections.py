@@ -1,5 +1,6 @@
 """The sections of a report on points of the plane, on tables, and on a learned scale."""
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -28,11 +29,9 @@ Step = tuple[str, torch.Tensor]
 
 
 def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
-    """Return the density and, of a flow, its warped grid and its layers."""
+    """Return the density (of whole numbers k, that of [k, k + 1)) and, of a flow, its warped grid and its layers."""
     test = dataset.split("test")
-    low, high = test.min(0), test.max(0)
-    low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
-    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    extent = frame(test)
     like = next(model.parameters())
 
     def tensor(points: np.ndarray) -> torch.Tensor:
@@ -46,30 +45,26 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
     )
     if model.likelihood == "none":
         return [Section(title="Samples", text="What the model dreams.", pictures=(samples,))]
-    axes = [np.linspace(low[k], high[k], PLANE_CELLS) for k in range(2)]
-    cells = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
-    exact = model.likelihood == "exact"
-    with torch.inference_mode():
-        heat = model.bound(tensor(cells), samples=1 if exact else 20).cpu().numpy()
+    inner = model.density
+    exact = inner.likelihood == "exact"
     density = Section(
         title="Density",
         text="The density that the model has learnt, and what it dreams.",
         pictures=(
             Picture(
-                png=figures.density(
-                    heat.reshape(PLANE_CELLS, PLANE_CELLS), extent=extent, columns=dataset.columns or ("x1", "x2")
-                ),
+                png=heat(model, extent, dataset.columns or ("x1", "x2")),
                 caption="p(x), of integral 1 over the whole plane." if exact else "A lower bound of p(x), by 20 draws.",
             ),
             samples,
         ),
     )
-    if padded or not isinstance(model.density, Flow):
+    if padded or not isinstance(inner, Flow):
         return [density]
     before = figures.regular_grid(extent)
     with torch.inference_mode(), values_only():
-        after = model.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
-        steps = thinned([("data", tensor(test[:1500])), *model.density.bijection.trace(tensor(test[:1500]))])
+        after = inner.encode(tensor(before.reshape(-1, 2))).cpu().numpy().reshape(before.shape)
+        some = model.middle(tensor(test[:1500]))
+        steps = thinned([("data", some), *inner.bijection.trace(some)])
     clouds = [value.cpu().numpy() for _, (_, value) in steps]
     names = [f"{k}: {name}" if k else name for k, (name, _) in steps]
     return [
@@ -85,6 +80,22 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
             pictures=(Picture(png=figures.layers(clouds, names), caption="Data becoming noise."),),
         ),
     ]
+
+
+def frame(test: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the box of test points of the plane and a margin."""
+    low, high = test.min(0), test.max(0)
+    low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
+    return float(low[0]), float(high[0]), float(low[1]), float(high[1])
+
+
+def heat(model: LatentModel, extent: tuple[float, float, float, float], columns: Sequence[str]) -> bytes:
+    """Draw the density of the plane, or the bound of 20 draws where it is not exact."""
+    axes = [np.linspace(extent[2 * k], extent[2 * k + 1], PLANE_CELLS) for k in range(2)]
+    cells = torch.as_tensor(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)).to(next(model.parameters()))
+    with torch.inference_mode():
+        found = model.density.bound(cells, samples=1 if model.density.likelihood == "exact" else 20).cpu().numpy()
+    return figures.density(found.reshape(PLANE_CELLS, PLANE_CELLS), extent=extent, columns=columns)
 
 
 def thinned(steps: list[Step]) -> list[tuple[int, Step]]:

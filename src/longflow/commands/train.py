@@ -15,16 +15,19 @@ from longflow.bijections import adapt, settle
 from longflow.commands.configure import Settings, classifier_alone, configuration, default_out
 from longflow.commands.evaluate import classified, log_likelihoods
 from longflow.commands.prepare import (
+    caution,
     check_batches,
     check_classifier,
     check_importance,
     check_negatives,
     classes_of,
-    fit_units,
+    conditions_of,
     objective_of,
+    units_of,
 )
 from longflow.commands.progress import Bar, names_of
 from longflow.commands.represent import silent, validated
+from longflow.commands.resume import check_same
 from longflow.commands.rows import fixed_draws
 from longflow.commands.watch import bound_of, loss_of, parts_by_row, summary, warnings_of
 from longflow.constraints import tighten
@@ -34,6 +37,7 @@ from longflow.distributions import LatentModel
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.families import Coder, Representation, RepresentationObjective
 from longflow.models import assemble
+from longflow.models.supported import fit_units
 from longflow.runs import Run
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
@@ -46,9 +50,6 @@ VALIDATED_BY_ESTIMATES = 500
 """Validation rows where log-determinants are estimated, by dozens of passes each."""
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-
-LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight}
-"""Settings that runs begun before there were classes lack."""
 
 
 class Interrupted(Exception):
@@ -74,12 +75,12 @@ def train_run(
     saved and can be resumed), TrainingDivergedError when a loss is no longer finite.
     """
     device = prepare(settings.device, settings.threads)
-    dataset = load_data(settings.data, settings.levels)
+    dataset = load_data(settings.data, settings.levels, settings.context, settings.support)
     config = {**configuration(name, settings, recipe, options, dataset, objectives), "command": command}
     torch.manual_seed(settings.seed)
     model = assemble(config)
     config["likelihood"] = model.likelihood
-    fit_units(model, dataset)
+    fit_units(model, *units_of(dataset))
     with processes(device) as rank:
         run = Run(settings.out or default_out(name, settings.data))
         check_batches(model, recipe.batch)
@@ -98,38 +99,9 @@ def train_run(
 
 def _open(run: Run, config: dict[str, Any], *, resume: bool) -> None:
     if resume:
-        _same(Run.open(run.path), config)
+        check_same(Run.open(run.path), config)
     else:
         Run.create(run.path).write_config(config)
-
-
-def _same(run: Run, config: dict[str, Any]) -> None:
-    """Raise UsageError where a resumed run was started otherwise, but for the number of steps."""
-    saved = {**LATER_SETTINGS, **run.config()}
-    if "recipe" not in saved:
-        raise UsageError(f"{run} holds a model that was not trained here: there is nothing to resume")
-    for part in ("options", "recipe", "data", "objective"):
-        saved, config = {**saved, **(saved.get(part) or {})}, {**config, **(config[part] or {})}
-    fixed = (
-        "model",
-        *saved["options"],
-        "spec",
-        "sha256",
-        "levels",
-        "labels_sha256",
-        "preprocess",
-        "noise",
-        "adapt",
-        *LATER_SETTINGS,
-        *(saved.get("objective") or {}),
-    )
-    for key in (*fixed, *saved["recipe"], "patience", "seed"):
-        if saved.get(key) != config.get(key):
-            raise UsageError(f"{run} was trained with {key} {saved.get(key)}; {config.get(key)} came with --resume")
-    if not run.checkpoint_file.is_file():
-        if run.report_file.is_file():
-            raise UsageError(f"{run} is finished and its checkpoint is gone: there is nothing to go on from")
-        print(f"longflow: {run} stopped before its first checkpoint: it starts again", file=sys.stderr)
 
 
 class Trainer:
@@ -143,9 +115,9 @@ class Trainer:
         self.state = State(model, self.objective, self.recipe)
         place = next(model.parameters()).device
         rows = torch.from_numpy(dataset.split("train")).to(place)
-        classes = classes_of(config, dataset)
-        labels = None if classes is None else torch.from_numpy(classes).to(place)
-        self.batches = Batches(rows, labels, self.recipe.batch, config["seed"], rank=rank, world=world_size())
+        given = conditions_of(config, dataset)
+        context = None if given is None else torch.from_numpy(given).to(place)
+        self.batches = Batches(rows, context, self.recipe.batch, config["seed"], rank=rank, world=world_size())
         epochs = math.ceil(STEPS_BETWEEN_VALIDATIONS / self.batches.steps_per_epoch)
         self.interval = epochs * self.batches.steps_per_epoch
         self.log: dict[str, Any] = {"best": math.inf, "stale": 0, "losses": [], "warned": []}
@@ -155,17 +127,23 @@ class Trainer:
         """Start a new run (or one that stopped before its first checkpoint) from fresh weights."""
         if self.rank == 0:
             self.run.cut_metrics(0)
+            caution(self.dataset)
         if self.config["adapt"]:
             self._from_data(adapt, self.state.model)
 
-    def _from_data(self, take: Callable[[torch.nn.Module, Tensor], None], model: torch.nn.Module) -> None:
+    def _from_data(
+        self, take: Callable[[torch.nn.Module, Tensor, Tensor | None], None], model: torch.nn.Module
+    ) -> None:
         """Let a model take its scales or its statistics from the same training rows whenever it is asked."""
         with fixed_draws(self.config["seed"]):
-            take(model, self._some_rows())
+            take(model, *self._some_rows())
 
-    def _some_rows(self) -> Tensor:
-        rows = self.batches.rows[torch.randperm(len(self.batches.rows))[:ADAPT_ROWS]]
-        return rows.to(next(self.state.model.parameters()))
+    def _some_rows(self) -> tuple[Tensor, Tensor | None]:
+        """Return some rows and their contexts; classes are no context of a density here."""
+        chosen = torch.randperm(len(self.batches.rows))[:ADAPT_ROWS]
+        rows = self.batches.rows[chosen].to(next(self.state.model.parameters()))
+        contexts = self.batches.context if self.dataset.contexts else None
+        return rows, None if contexts is None else contexts[chosen].to(rows)
 
     def take_up(self) -> None:
         """Go on from the last checkpoint."""
@@ -247,7 +225,7 @@ class Trainer:
 
         A representation is worth what its objective says.
         """
-        rows = self.dataset.split("validation")
+        rows, events = self.dataset.split("validation"), self.dataset.events("validation")
         if isinstance(model, Representation):
             objective = cast(RepresentationObjective, self.objective)
             classes = classes_of(self.config, self.dataset, "validation")
@@ -258,13 +236,13 @@ class Trainer:
             assert self.dataset.labels is not None
             return classified(model, rows, self.dataset.labels["validation"], self.config["seed"])
         if model.estimates:
-            rows = rows[:VALIDATED_BY_ESTIMATES]
+            events = events[:VALIDATED_BY_ESTIMATES]
         seed = self.config["seed"]
-        by_row = parts_by_row(model, rows, seed)
+        by_row = parts_by_row(model, events, seed)
         parts = self._watched(model, by_row)
         if model.likelihood == "none":
-            return {"validation_loss": loss_of(self.objective, model, rows, seed), **parts}
-        nats = bound_of(by_row) if "kl" in by_row else log_likelihoods(model, rows, seed=seed)
+            return {"validation_loss": loss_of(self.objective, model, events, seed), **parts}
+        nats = bound_of(by_row) if "kl" in by_row else log_likelihoods(model, events, seed=seed)
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()
         return {
             "validation_bits_per_dim": float(bits.mean()),

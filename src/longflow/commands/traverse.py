@@ -8,6 +8,7 @@ import torch
 from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path, write_rows
 from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.given import refuse_contexts
 from longflow.commands.rows import latents_of
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
@@ -47,6 +48,7 @@ def traverse(
         device: auto, cpu, cuda, cuda:1, ...
     """
     folder, model = open_model(run, device)
+    refuse_contexts(folder)
     config = folder.config()
     if kind_of(config) != "picture":
         raise UsageError(f"traverse expects a model of pictures; {folder} has data of shape {tuple(config['shape'])}")

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from longflow.commands.rows import batches_of, fixed_draws
+from longflow.commands.rows import fixed_draws, pairs_of
+from longflow.data import Events
 from longflow.distributions import EqualNormal, LatentModel
 from longflow.objectives import Objective
 
@@ -17,10 +18,10 @@ LITTLE = 0.1
 """Mean KL of all of a code, in nats, below which the posterior has collapsed onto the prior."""
 
 
-def parts_by_row(model: LatentModel, rows: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
+def parts_by_row(model: LatentModel, rows: np.ndarray | Events, seed: int) -> dict[str, torch.Tensor]:
     """Return what a model's score is made of, by name, (N,) or (N, groups), from one draw for each row; see `parts`."""
     with fixed_draws(seed), torch.inference_mode():
-        found = [model.parts(x) for x in batches_of(model, rows)]
+        found = [model.parts(x, context) for x, context in pairs_of(model, rows)]
     return {name: torch.cat([part[name] for part in found]).double().cpu() for name in found[0]}
 
 
@@ -40,12 +41,12 @@ def bound_of(parts: Mapping[str, torch.Tensor]) -> np.ndarray:
     return (parts["reconstruction"] - parts["kl"].sum(1)).numpy()
 
 
-def loss_of(objective: Objective, model: LatentModel, rows: np.ndarray, seed: int) -> float:
+def loss_of(objective: Objective, model: LatentModel, rows: np.ndarray | Events, seed: int) -> float:
     """Return the mean of an objective of one turn over rows, at the end of its schedule."""
     total = 0.0
     with fixed_draws(seed), torch.no_grad():
-        for x in batches_of(model, rows):
-            ((_, loss),) = objective(model, x, None, 1.0)
+        for x, context in pairs_of(model, rows):
+            ((_, loss),) = objective(model, x, context, 1.0)
             total += len(x) * loss.item()
     return total / len(rows)
 

@@ -1,14 +1,16 @@
 """NumPy's own files: `.npz` with an array for each split, `.npy` with one array."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from longflow.data.checks import as_float32, reading, require_finite
+from longflow.data.checks import as_float32, names_of, reading, require_finite, require_resolved
 from longflow.data.content import Content
+from longflow.data.contexts import Contexts
 from longflow.data.splitting import named
-from longflow.errors import UsageError
+from longflow.errors import UsageError, choose
 
 WHOLE = ("x", "X")
 
@@ -47,7 +49,7 @@ def read_arrays(path: Path) -> Content:
         types = ", ".join(f"{split} {x.dtype}" for split, x in splits.items())
         raise UsageError(f"{path}: the splits differ in type: {types}")
     rows = {split: _rows(f"{path}, {split}", x) for split, x in splits.items()}
-    return Content(path.name, rows, kinds["train"], _labels(path, rows, labels))
+    return Content(path.name, rows, kinds["train"], _labels(path, rows, labels), dtypes=_dtypes(splits["train"]))
 
 
 def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -75,10 +77,42 @@ def _keys(path: Path, names: Sequence[str]) -> dict[str, str]:
 
 def _label_keys(path: Path, names: Sequence[str], train: str) -> dict[str, str]:
     """Map each split that has labels to the name of their array."""
+    return _beside(path, names, train, alone="y", suffix="_labels")
+
+
+def _beside(path: Path, names: Sequence[str], train: str, *, alone: str, suffix: str) -> dict[str, str]:
+    """Map each split to the array that goes with it: named `alone` beside `x`, else as the split with a suffix."""
     if train in WHOLE:
-        return {"train": "y"} if "y" in names else {}
-    stems = [name.removesuffix("_labels") for name in names if name.endswith("_labels")]
-    return {split: f"{stem}_labels" for split, stem in named(str(path), stems).items()}
+        return {"train": alone} if alone in names else {}
+    stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
+    return {split: f"{stem}{suffix}" for split, stem in named(str(path), stems).items()}
+
+
+def with_contexts(path: Path, content: Content, asked: Sequence[str]) -> Content:
+    """Return the content of an `.npz` conditioned on the array of that name beside `x`, or train_NAME, test_NAME, ...
+
+    Of any type of numbers and any shape (N, ...), (N,) being (N, 1).
+
+    Raises:
+        UsageError: there is no such array, or not a finite context for each row.
+    """
+    if len(asked) != 1:
+        raise UsageError(f"{path}: expected the name of one array as the context; {', '.join(asked)} came")
+    with reading(path), path.open("rb") as stream:
+        file = np.load(stream, allow_pickle=False)
+        keys = _beside(path, file.files, _keys(path, file.files)["train"], alone=asked[0], suffix=f"_{asked[0]}")
+        if not keys:
+            choose(f"array of contexts in {path}:", asked[0], file.files)
+        found = {split: np.asarray(file[key]) for split, key in keys.items()}
+    for split, x in content.splits.items():
+        c = found.get(split)
+        if c is None or c.dtype.kind not in "iufb" or c.ndim < 1 or len(c) != len(x):
+            got = "nothing" if c is None else f"{c.dtype} {c.shape}"
+            raise UsageError(f"{path}: expected numbers for {len(x)} rows as '{asked[0]}' of {split}, got {got}")
+    contexts = {split: as_float32(c.reshape(len(c), -1) if c.ndim == 1 else c) for split, c in found.items()}
+    for split, c in contexts.items():
+        require_finite(f"{path}, contexts of {split}", c)
+    return replace(content, contexts=Contexts((asked[0],), contexts))
 
 
 def _levels(source: str, x: np.ndarray) -> int | None:
@@ -95,13 +129,20 @@ def _levels(source: str, x: np.ndarray) -> int | None:
 def _rows(source: str, x: np.ndarray) -> np.ndarray:
     """Bring rows to their layout, and to uint8 or float32."""
     if x.ndim not in (2, 3, 4):
-        raise UsageError(f"{source} has shape {x.shape}; expected (N, D) with D of at least 2, or (N, C, H, W)")
+        raise UsageError(f"{source} has shape {x.shape}; expected (N, D) or (N, C, H, W)")
     rows = _channels_first(x)
     if x.dtype in (np.uint8, np.bool_):
         return rows.astype(np.uint8, copy=False)
-    rows = as_float32(rows)
-    require_finite(source, rows)
-    return rows
+    single = as_float32(rows)
+    require_finite(source, single)
+    if x.ndim == 2:
+        require_resolved(source, rows, single)
+    return single
+
+
+def _dtypes(x: np.ndarray) -> dict[str, str] | None:
+    """Return the type of each column of a table, by the names that columns without names have."""
+    return dict.fromkeys(names_of(None, x.shape[1]), x.dtype.name) if x.ndim == 2 else None
 
 
 def _channels_first(x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a density needs of numbers: that they are finite in float32 and vary; and that they can be read at all."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,6 +58,34 @@ def require_varied(source: str, x: np.ndarray, columns: tuple[str, ...] | None =
         which = feature(int(constant[0]), columns)
         more = f" ({len(constant) - 1} more like it)" if len(constant) > 1 else ""
         raise UsageError(f"{source}: {which} has the same value in every row of the train split; drop it{more}")
+
+
+def require_resolved(source: str, wide: np.ndarray, x: np.ndarray, columns: Sequence[str] | None = None) -> None:
+    """Refuse a column that varies in float64, but not in float32.
+
+    Args:
+        source: what the message calls the data.
+        wide: the values (N, D) as they came.
+        x: the same as float32.
+        columns: names of the D columns, or None.
+
+    Raises:
+        UsageError: names the first such column, its size and its range.
+    """
+    if not len(x):
+        return
+    for k in np.flatnonzero(x.min(axis=0) == x.max(axis=0)):
+        low, high = wide[:, k].min(), wide[:, k].max()
+        if low < high:
+            raise UsageError(
+                f"{source}: {feature(int(k), names_of(columns, x.shape[1]))} varies by {high - low:g} about"
+                f" {low:.9g}, which float32 cannot tell apart; subtract a number from it"
+            )
+
+
+def names_of(columns: Sequence[str] | None, features: int) -> tuple[str, ...]:
+    """Return the names of the columns of a table; x1 … xD where it has none."""
+    return tuple(columns) if columns is not None else tuple(f"x{k}" for k in range(1, features + 1))
 
 
 @contextmanager

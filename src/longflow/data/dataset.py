@@ -2,13 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from longflow.data.checks import require_finite, require_varied
+from longflow.data.contexts import Contexts
+from longflow.data.events import Events
+from longflow.data.support import Support, of_table
 from longflow.errors import UsageError, choose
 
 SPLITS = ("train", "validation", "test")
@@ -25,10 +28,13 @@ class Dataset:
         levels: number of grey levels L, the values being 0 … L - 1; None for continuous data.
         labels: int64 array (N,) for each of SPLITS, or None.
         columns: names of the D features of a table, or None.
+        contexts: what each row is conditioned on, or None.
+        dtypes: types of the source's columns by name (x1 … xD without names), or None.
+        supports: where the values of each column lie, None where nothing is declared; or None.
 
     Raises:
-        UsageError: on construction, when an array is not what is stated above, a row has fewer than two values,
-            or continuous data are not finite or have a feature that never varies in `train`.
+        UsageError: on construction, when an array is not what is stated above, a row has no value, or
+            continuous data are not finite or have a feature that never varies in `train`.
     """
 
     name: str
@@ -36,6 +42,9 @@ class Dataset:
     levels: int | None
     labels: Mapping[str, np.ndarray] | None = None
     columns: tuple[str, ...] | None = None
+    contexts: Contexts | None = None
+    dtypes: Mapping[str, str] | None = None
+    supports: tuple[Support | None, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_splits(self.name, self.splits)
@@ -48,6 +57,8 @@ class Dataset:
             _check_levels(self.name, self.splits, self.levels)
         if self.labels is not None:
             _check_labels(self.name, self.splits, self.labels)
+        if self.contexts is not None:
+            self.contexts.check(self.name, self.splits)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,6 +102,28 @@ class Dataset:
         if len(x) == 0:
             raise UsageError(f"{self.name}: the {name} split is empty ({self._sizes()})")
         return x
+
+    def events(self, name: str) -> Events:
+        """Return the rows of one split with their contexts, where there are some.
+
+        Raises:
+            UsageError: there is no such split, or it has no rows.
+        """
+        return Events(self.split(name), None if self.contexts is None else self.contexts.splits[name])
+
+    def declare(self, declarations: Sequence[str]) -> "Dataset":
+        """Return a table whose columns have declared supports, COLUMN=SUPPORT each (see `Support`).
+
+        Raises:
+            UsageError: a declaration is wrong, or a value lies outside.
+        """
+        if not declarations:
+            return self
+        told = {
+            of_table(self.name, x, self.levels, self.columns, declarations, f"row {{}} of {split}".format)
+            for split, x in self.splits.items()
+        }
+        return replace(self, supports=told.pop())
 
     def quantise(self, levels: int) -> "Dataset":
         """Return the data with fewer grey levels, floor(x · levels / L) (Glow's n_bits: levels = 2^n_bits).
@@ -140,8 +173,8 @@ def _check_splits(name: str, splits: Mapping[str, np.ndarray]) -> None:
     shapes = {split: splits[split].shape[1:] for split in SPLITS}
     if len(set(shapes.values())) > 1:
         raise UsageError(f"{name}: the rows of the splits differ in shape: {shapes}")
-    if math.prod(shapes["train"]) < 2:
-        raise UsageError(f"{name}: rows have shape {shapes['train']}, but a flow needs at least 2 values in a row")
+    if math.prod(shapes["train"]) < 1:
+        raise UsageError(f"{name}: rows have shape {shapes['train']}, but a density needs a value in a row")
 
 
 def _check_levels(name: str, splits: Mapping[str, np.ndarray], levels: int) -> None:

@@ -31,12 +31,39 @@ def read_csv(path: Path) -> Content:
     if first is None:
         raise UsageError(f"{path} is empty; expected a line of column names and a line per row")
     columns, body = _header(first, lines)
-    numbers, cells = array("q"), array("d")
+    numbers, cells, types = array("q"), array("d"), Types(len(columns))
     for number, texts in body:
         cells.extend(_row(path, number, columns, texts))
         numbers.append(number)
+        types.meet(texts)
     values = np.array(cells).reshape(-1, len(columns))
-    return table(path, columns, values, lambda row: f"line {numbers[row]}")
+    return table(path, columns, values, lambda row: f"line {numbers[row]}", types.names)
+
+
+class Types:
+    """What the cells of each column are written as: true and false, whole numbers, or numbers."""
+
+    def __init__(self, columns: int) -> None:
+        self.candidates = {"bool": set(range(columns)), "int64": set(range(columns))}
+        self.columns = columns
+
+    def meet(self, texts: Sequence[str]) -> None:
+        """Take note of the cells of a row."""
+        for name, fits in (("bool", _is_logical), ("int64", _is_whole)):
+            self.candidates[name] -= {k for k in self.candidates[name] if not fits(texts[k])}
+
+    @property
+    def names(self) -> list[str]:
+        """The type of each column."""
+        return [next((n for n, left in self.candidates.items() if k in left), "float64") for k in range(self.columns)]
+
+
+def _is_logical(text: str) -> bool:
+    return text.strip().lower() in ("true", "false")
+
+
+def _is_whole(text: str) -> bool:
+    return text.strip().removeprefix("-").removeprefix("+").isdecimal()
 
 
 def _lines(path: Path) -> Iterator[Line]:

@@ -1,9 +1,9 @@
 """Data of the user's own: the kinds of files that can be read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from longflow.data.arrays import read_arrays
+from longflow.data.arrays import read_arrays, with_contexts
 from longflow.data.content import Content
 from longflow.data.delimited import read_csv
 from longflow.data.folder import read_folder
@@ -18,13 +18,28 @@ READERS: dict[str, Callable[[Path], Content]] = {
 }
 
 
-def read(path: str | Path) -> Content:
+def read(path: str | Path, context: Sequence[str] = ()) -> Content:
     """Read a folder of pictures or a file, every row in the order of the source.
 
+    Args:
+        path: what to read.
+        context: columns of a table, or the array of an `.npz`, that the rows are conditioned on.
+
     Raises:
-        UsageError: there is no such file, or it cannot be read; see the readers.
+        UsageError: there is no such file, or it cannot be read (see the readers), or it lacks such a context.
     """
     path = Path(path).expanduser()
+    content = _content(path)
+    if not context:
+        return content
+    if content.columns is not None:
+        return content.conditioned(context)
+    if path.suffix.lower() == ".npz":
+        return with_contexts(path, content, context)
+    raise UsageError(f"contexts are columns of a table (.csv, .parquet) or an array of an .npz; {path} is neither")
+
+
+def _content(path: Path) -> Content:
     if path.is_dir():
         return read_folder(path)
     if not path.exists():

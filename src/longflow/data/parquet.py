@@ -16,13 +16,14 @@ def read_parquet(path: Path) -> Content:
 
     Raises:
         UsageError: pandas or pyarrow is missing, the file cannot be read, a cell is text, a date or missing, or there
-            are fewer than two columns.
+            are no columns.
     """
     frame = _frame(path)
     columns = [str(name) for name in frame.columns]
     values = [_column(path, name, frame.iloc[:, k]) for k, name in enumerate(columns)]
+    dtypes = [_dtype(frame.dtypes.iloc[k]) for k in range(len(columns))]
     cells = np.stack(values, axis=1) if values else np.empty((len(frame), 0))
-    return table(path, columns, cells, "row {}".format)
+    return table(path, columns, cells, "row {}".format, dtypes)
 
 
 def _frame(path: Path) -> Any:
@@ -44,3 +45,9 @@ def _column(path: Path, name: str, series: Any) -> np.ndarray:
         return np.full(len(series), np.nan)
     values: np.ndarray = series.to_numpy(dtype=np.float64, na_value=np.nan)
     return values
+
+
+def _dtype(dtype: Any) -> str:
+    """Return the NumPy name of the type of a pandas column, of pandas' own nullable types and pyarrow's too."""
+    kind = "bool" if dtype.kind == "b" else dtype.name.split("[")[0].lower()
+    return np.dtype(kind).name if dtype.kind in "biuf" else "float64"

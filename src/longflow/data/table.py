@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from longflow.data.checks import as_float32, require_finite
+from longflow.data.checks import as_float32, require_finite, require_resolved
 from longflow.data.content import Content
 from longflow.errors import UsageError
 
 
-def table(path: Path, columns: Sequence[str], cells: np.ndarray, place: Callable[[int], str]) -> Content:
+def table(
+    path: Path, columns: Sequence[str], cells: np.ndarray, place: Callable[[int], str], dtypes: Sequence[str]
+) -> Content:
     """Make continuous content of a table; values are rounded to float32.
 
     Args:
@@ -18,9 +20,11 @@ def table(path: Path, columns: Sequence[str], cells: np.ndarray, place: Callable
         columns: the D names.
         cells: float64 array (N, D), NaN where a cell is missing.
         place: tells where in the file the row of a given index stands.
+        dtypes: the types of the columns.
 
     Raises:
-        UsageError: there are no columns, a name comes twice, or a value is not finite.
+        UsageError: there are no columns, a name comes twice, a value is not finite, or float32 cannot tell the values
+            of a column apart.
     """
     if not columns:
         raise UsageError(f"{path} has no columns")
@@ -29,7 +33,9 @@ def table(path: Path, columns: Sequence[str], cells: np.ndarray, place: Callable
         raise UsageError(f"{path} has two columns named {twice[0]!r}")
     x = as_float32(cells)
     require_finite(str(path), x, tuple(columns), place)
-    return Content(path.name, {"train": x}, levels=None, columns=tuple(columns))
+    require_resolved(str(path), cells, x, columns)
+    types = dict(zip(columns, dtypes, strict=True))
+    return Content(path.name, {"train": x}, levels=None, columns=tuple(columns), dtypes=types, place=place)
 
 
 def not_a_number(path: Path, place: str, column: str, text: str) -> UsageError:

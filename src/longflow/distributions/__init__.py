@@ -8,8 +8,9 @@ from longflow.distributions.bases import (
     Uniform,
 )
 from longflow.distributions.classes import ClassNormal, ClusterNormal
+from longflow.distributions.dequantised import Binned, Dequantised, MixedDequantised
 from longflow.distributions.distribution import Case, Distribution, Likelihood, Noise, Temperature
-from longflow.distributions.flow import Dequantised, Flow
+from longflow.distributions.flow import Flow
 from longflow.distributions.given import Given
 from longflow.distributions.grey import Bernoulli, Categorical, GreyBernoulli, LogisticMixture
 from longflow.distributions.hybrid import Head, Hybrid
@@ -21,6 +22,7 @@ from longflow.distributions.stretch import Hutchinson
 
 __all__ = [
     "Bernoulli",
+    "Binned",
     "Case",
     "Categorical",
     "ClassNormal",
@@ -40,6 +42,7 @@ __all__ = [
     "LatentModel",
     "Likelihood",
     "LogisticMixture",
+    "MixedDequantised",
     "Noise",
     "Normal",
     "NormalMixture",

@@ -1,13 +1,24 @@
-"""A bijection and a base density make a density; dequantisation makes it one of discrete data."""
+"""A bijection and a base density make a density."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from longflow.bijections import Affine, Bijection, Chain, Coupling, Leading, Learned, Scale, Shift, Standardise
+from longflow.bijections import (
+    Affine,
+    At,
+    Bijection,
+    Chain,
+    Coupling,
+    Embedded,
+    Leading,
+    Learned,
+    Scale,
+    Shift,
+)
 from longflow.distributions.bases import HALF_LOG_2PI, StandardLogistic, StandardNormal
 from longflow.distributions.classes import ClassNormal
 from longflow.distributions.distribution import Case, Likelihood, Noise, Temperature, total
@@ -114,6 +125,30 @@ class Flow(LatentModel):
         """Put a bijection of the data before all others, in place; the rest goes on seeing what that one returns."""
         self.bijection = Chain(Leading(self.shape[0], first) if self.padding else first, self.bijection)
 
+    def embed(self, network: nn.Module, context_shape: tuple[int, ...]) -> None:
+        """Put a network before the context, in place: contexts are then (B, *context_shape), which it maps to features.
+
+        It is trained with the flow. Raises UsageError unless two noughts become two rows of what the bijection sees.
+        """
+        if self.bijection_context is None:
+            raise UsageError("embed expects a flow with a context, such as longflow.build(..., context=8) makes")
+        like = next(network.parameters(), torch.zeros(()))
+        training = network.training
+        with torch.no_grad():
+            came = tuple(network.eval()(like.new_zeros(2, *context_shape)).shape[1:])
+        network.train(training)
+        if came != self.bijection_context:
+            raise UsageError(f"the flow expects a network to contexts of shape {self.bijection_context}; {came} came")
+        self.bijection = Embedded(network, self.bijection)
+        self.bijection_context = self.context_shape = tuple(context_shape)
+
+    def at(self, context: Tensor) -> "Flow":
+        """Return the density of x under one context, of `context_shape`: a flow without one, of the same parameters."""
+        if self.bijection_context is None:
+            raise UsageError("expected a flow with a context; this one takes none")
+        self.check_context(1, context[None])
+        return Flow(At(self.bijection, context[None]), self.base, padding=self.padding).train(self.training)
+
     def predictions(self, z: Tensor) -> dict[str, Tensor]:
         if not self.base.classes:
             return {}
@@ -147,96 +182,3 @@ class Flow(LatentModel):
         coupling = Coupling(Affine(), MLP(1, 2, hidden=8, depth=1))
         yield Case(cls(Chain(coupling, Learned(Scale(), (2,))), StandardNormal((2,))))
         yield Case(cls(Coupling(Shift(), MLP(1, 1, hidden=8, depth=1)), StandardLogistic((2,))), box=(-35, 35))
-
-
-class Dequantised(LatentModel):
-    """The distribution of data in levels 0..L-1 under a density of the whole line, by uniform dequantisation.
-
-        P(x) = ∫ p(x + u) du over u in [0, 1)^D  ≥  exp E log p(x + u)   (Theis, van den Oord & Bethge 2016, eq. 4)
-
-    `log_prob` is log p(x + u) with one draw of u from torch's generator: random, and on average a lower bound of
-    log P(x), in nats. `bound` tightens it by importance samples. Levels may be of any number type.
-    `sample` returns whole levels; the density's mass outside [0, L) goes to the nearest level.
-    """
-
-    dequantiser = "uniform"
-    levels: int
-
-    def __init__(self, density: LatentModel, levels: int) -> None:
-        super().__init__()
-        if levels < 2:
-            raise UsageError(f"dequantisation expects at least 2 levels; {levels} came")
-        self.density = density
-        self.levels = levels
-        self.predicts, self.invertible = density.predicts, density.invertible
-        self.shape = density.shape
-        self.context_shape = density.context_shape
-
-    @property
-    def likelihood(self) -> Likelihood:  # type: ignore[override]
-        return "lower bound" if self.density.likelihood == "exact" else self.density.likelihood
-
-    @property
-    def base(self) -> Noise:  # type: ignore[override]
-        """The base density of the model inside."""
-        return self.density.base
-
-    @property
-    def estimates(self) -> bool:
-        return self.density.estimates
-
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.density.log_prob(self._within_bins(x), context)
-
-    def joint(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log p(x + u | class), (B,), and the auxiliary classifier's logits, (B, K), for a base of classes."""
-        return self.density.joint(self._within_bins(x), classes)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the logits of a classifier beside the density, (B, K); see `Hybrid`."""
-        return self.density.logits(self._within_bins(x))
-
-    def scales(self, z: Tensor) -> tuple[Tensor, ...]:
-        return self.density.scales(z)
-
-    def check_context(self, rows: int, context: Tensor | None) -> None:
-        self.density.check_context(rows, context)
-
-    def predictions(self, z: Tensor) -> dict[str, Tensor]:
-        return self.density.predictions(z)
-
-    def preprocess(self, first: Bijection) -> None:
-        self.density.preprocess(first)
-
-    def log_weight(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.density.log_weight(self._within_bins(x), context)
-
-    def parts(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        return self.density.parts(self._within_bins(x), context)
-
-    def bound(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Tensor:
-        """Return log (1/K) Σ_k p(x + u_k), of shape (B,): a bound that tightens with K (Burda et al. 2016)."""
-        return averaged(self, x, context, samples)
-
-    def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
-        return self._levels_of(self.density.sample(n, context, temperature))
-
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map levels x, taken at the middle of their bins, to latent z."""
-        return self.density.encode(x.to(self.dtype(x)) + 0.5, context)
-
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map latent z to levels."""
-        return self._levels_of(self.density.decode(z, context))
-
-    def _within_bins(self, x: Tensor) -> Tensor:
-        y = x.to(self.dtype(x))
-        return y + torch.rand_like(y)
-
-    def _levels_of(self, y: Tensor) -> Tensor:
-        return y.floor().clamp(0, self.levels - 1)
-
-    @classmethod
-    def examples(cls) -> Iterator[Case]:
-        flow = Flow(Chain(Standardise(0.0, 4.0), Learned(Affine(), (2,))), StandardNormal((2,)))
-        yield Case(cls(flow, 4), box=(0, 4))

@@ -46,6 +46,14 @@ class LatentModel(Distribution):
     def preprocess(self, first: Bijection) -> None:
         """Put a bijection of the data before all else, in place; the rest goes on seeing what that one returns."""
 
+    def middle(self, x: Tensor) -> Tensor:
+        """Return events as the density inside sees them, without noise: the middles of bins, where there are any."""
+        return x
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Return events as the density inside sees them, with the noise of a dequantiser, where there is one."""
+        return x
+
     def log_weight(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the logarithm of an unbiased estimate of p(x), of shape (B,)."""
         return self.log_prob(x, context)

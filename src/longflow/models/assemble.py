@@ -1,17 +1,20 @@
 """From a configuration to a model of the stored data, and from a folder to the model in it."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from longflow.bijections import Bijection, Chain, Logit, Standardise
-from longflow.distributions import Dequantised, Injective
+from longflow.data import Support
+from longflow.distributions import Dequantised, Flow, Injective
 from longflow.errors import UsageError, choose
 from longflow.families import Coder, Representation
 from longflow.models.catalogue import build
+from longflow.models.supported import supported
+from longflow.nets import embedding
 from longflow.runs import Run
 
 PREPROCESSING: dict[str, Callable[[tuple[int, ...], int], Bijection]] = {
@@ -28,13 +31,18 @@ def assemble(config: Mapping[str, Any]) -> Coder:
     """Build what `config` describes, with fresh weights: a distribution of the stored data, in their units, or a code.
 
     Keys: `model`, `options`, `shape`, `preprocess` (a name in PREPROCESSING) and `levels` (None for continuous
-    data). Raises UsageError where one is missing or unknown.
+    data); `supports`, the notation of each column's (see `Support`) or None, where any is declared. Of a conditional
+    density, `embedding`: `context_shape`, and `embed_features`, `embed_width` and `embed_depth` of the network
+    (`longflow.nets.embedding`) that makes of contexts, in the user's units, the features that the option `context`
+    counts. Raises UsageError where one is missing or unknown.
     """
     missing = [key for key in ("model", "options", "shape", "preprocess", "levels") if key not in config]
     if missing:
         raise UsageError(f"the configuration lacks {', '.join(missing)}: it is no model of longflow")
     shape, levels = tuple(config["shape"]), config["levels"]
     inner = build(config["model"], shape, levels=levels, **config["options"])
+    if config.get("embedding"):
+        _embed(inner, **config["embedding"])
     kind = choose("preprocessing", config["preprocess"], PREPROCESSING)
     if levels is None and kind in ("unit", "centred", "logit"):
         raise UsageError(
@@ -51,8 +59,18 @@ def assemble(config: Mapping[str, Any]) -> Coder:
         inner.preprocess(PREPROCESSING[kind](shape, levels or 0))
     continuous = levels is None or inner.levels is not None
     model = inner if continuous or isinstance(inner, Representation) else Dequantised(inner, levels)
+    if config.get("supports"):
+        model = supported(model, [Support.parse(text or "real") for text in config["supports"]])
     model.config = dict(config)
     return model
+
+
+def _embed(inner: Coder, context_shape: Sequence[int], embed_features: int, embed_width: int, embed_depth: int) -> None:
+    """Let a density take contexts in the user's units."""
+    if not isinstance(inner, Flow):
+        raise UsageError("contexts expect a flow, which a bijection conditions")
+    network = embedding(tuple(context_shape), features=embed_features, width=embed_width, depth=embed_depth)
+    inner.embed(network, tuple(context_shape))
 
 
 def load(folder: str | os.PathLike[str]) -> Coder:

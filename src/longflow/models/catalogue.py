@@ -17,6 +17,7 @@ from longflow.models import (
     infomax,
     iresnet,
     maf,
+    naf,
     nice,
     nsf,
     nvae,
@@ -141,6 +142,12 @@ CATALOGUE: dict[str, Model] = {
             "mnist": Published((1, 28, 28), "16.6 million"),
             "imagenet32": Published((3, 32, 32), "47.1 million"),
         },
+    ),
+    "naf": Model(
+        naf.naf,
+        "autoregressive, each feature moved by a monotone network (Huang et al. 2018)",
+        naf.PRESETS,
+        {},
     ),
     "vae": Model(
         vae.vae,

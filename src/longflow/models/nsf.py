@@ -6,10 +6,8 @@ from longflow.bijections import (
     Autoregressive,
     Bijection,
     Chain,
-    Coupling,
+    FullCoupling,
     Interleave,
-    Leading,
-    Learned,
     RationalQuadratic,
     Under,
 )
@@ -87,7 +85,7 @@ def nsf(
         moved = spline()
         parameters = moved.parameters_per_feature * second
         net = ResidualMLP(first, parameters, hidden=hidden, blocks=blocks, dropout=dropout, context=context)
-        return Under(Interleave(k % 2), Chain(Coupling(moved, net), Leading(first, Learned(spline(), (first,)))))
+        return Under(Interleave(k % 2), FullCoupling(moved, net, dims))
 
     def autoregressive(k: int) -> Bijection:
         moved = spline()

@@ -3,6 +3,7 @@
 from longflow.nets.causal import Causal, Seen
 from longflow.nets.contraction import Branch, Contraction, DenseContraction, conv_layers, linear_layers
 from longflow.nets.conv import ChannelNorm, ConvNet, ZeroConv, beside
+from longflow.nets.embedding import Standardiser, embedding
 from longflow.nets.made import MADE, MaskedLinear, ResMADE
 from longflow.nets.mlp import MLP
 from longflow.nets.residual_mlp import ResidualMLP
@@ -23,8 +24,10 @@ __all__ = [
     "ResNet",
     "ResidualMLP",
     "Seen",
+    "Standardiser",
     "ZeroConv",
     "beside",
     "conv_layers",
+    "embedding",
     "linear_layers",
 ]
