@@ -268,7 +268,7 @@ def test_a_flow_that_is_undone_is_the_flow_with_noisy_inputs():
     torch.manual_seed(3)
     value = model.log_weight(x)
     torch.manual_seed(3)
-    noise = model.posterior.distribution.log_scale.exp() * torch.randn_like(x)
+    noise = model.posterior.inner.log_scale.exp() * torch.randn_like(x)
     close(value, flow.log_prob(x + noise))
     close(model.encode(x), flow.encode(x))
     close(model.decode(model.encode(x)), x)
@@ -288,8 +288,8 @@ def test_fvae_is_the_papers_loss():
     torch.manual_seed(4)
     code = model.posterior.network(x)
     u = torch.randn_like(code)
-    log_s1 = model.posterior.distribution.log_scale
-    log_s2 = model.observation.distribution.log_scale
+    log_s1 = model.posterior.inner.log_scale
+    log_s2 = model.observation.inner.log_scale
     h = log_s1.exp() * u + code
     z, log_det = model.prior.bijection(h)
     back = model.observation.network(h)
@@ -617,13 +617,13 @@ def test_a_deviation_at_its_floor_is_told():
     model = toy()
     assert not floors(model)
     with torch.no_grad():
-        model.observation.distribution.s.fill_(-10.0)
+        model.observation.inner.s.fill_(-10.0)
     assert floors(model)
     assert any("floor" in told for told in warnings_of(model, {"kl": 1.0}))
-    close(model.observation.distribution.log_scale.exp(), torch.tensor(0.1, dtype=torch.float64), 1e-4)
-    model.observation.distribution.s.requires_grad_()
+    close(model.observation.inner.log_scale.exp(), torch.tensor(0.1, dtype=torch.float64), 1e-4)
+    model.observation.inner.s.requires_grad_()
     model.log_prob(torch.randn(4, 3, dtype=torch.float64)).sum().backward()
-    assert model.observation.distribution.s.grad.abs() > 0
+    assert model.observation.inner.s.grad.abs() > 0
 
 
 # Seen from within

@@ -39,7 +39,7 @@ def small(**options):
 
 def weight_of(model):
     """The weight λ of the essay, from the deviation of the likelihood, which is stored in single precision."""
-    weight = math.exp(-2 * model.observation.distribution.log_scale.item())
+    weight = math.exp(-2 * model.observation.inner.log_scale.item())
     assert weight == pytest.approx(4.0, abs=1e-5)
     return weight
 
@@ -151,8 +151,8 @@ def test_presets_are_the_essays_network_and_that_of_its_dense_copy():
     x = torch.rand(2, 1, 28, 28)
     for model in (essay, dense):
         assert model.decode(model.encode(x)).shape == x.shape
-        assert model.observation.distribution.log_scale.item() == pytest.approx(-0.5 * math.log(2.5))
-    assert longflow.build("clustervae", (1, 28, 28)).observation.distribution.log_scale.item() == pytest.approx(
+        assert model.observation.inner.log_scale.item() == pytest.approx(-0.5 * math.log(2.5))
+    assert longflow.build("clustervae", (1, 28, 28)).observation.inner.log_scale.item() == pytest.approx(
         -0.5 * math.log(2.5)
     )
 

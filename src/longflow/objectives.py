@@ -50,6 +50,43 @@ class MaximumLikelihood:
 
 
 @dataclass(frozen=True)
+class WeightedLikelihood:
+    """Minus the mean of w·log p(x), in bits per dimension: maximum likelihood of rows that count w ≥ 0 times.
+
+    The weight of a row is the first feature of its context, (B, 1 + c); the other c are the model's own context, and
+    where there are none it has none. Weights of mean 1 over the data (`weigh`) leave the scale of the loss as it is;
+    they are not normalised by batches, which would bias the gradient.
+    """
+
+    parts: tuple[str, ...] = ("",)
+
+    def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None, done: float = 1.0) -> Iterator[Turn]:
+        """Yield the loss once."""
+        if context is None:
+            raise UsageError("weighted likelihood expects weights as the first feature of the context; none came")
+        weights, rest = context[:, 0], context[:, 1:]
+        log_prob = model(x, rest if rest.shape[1] else None)
+        yield "", bits_per_dim((weights * log_prob).mean(), prod(x.shape[1:]))
+
+
+def weigh(weights: Tensor, context: Tensor | None = None) -> Tensor:
+    """Return weights of rows, (N,), at mean 1, before the features of their context, (N, c): (N, 1 + c).
+
+    Raises UsageError unless the weights are finite, not negative and not all 0.
+    """
+    wrong = (~weights.isfinite() | (weights < 0)).nonzero().flatten().tolist()
+    if weights.dim() != 1 or wrong:
+        came = f"{weights[wrong[0]]} in row {wrong[0]}" if weights.dim() == 1 else f"shape {tuple(weights.shape)}"
+        raise UsageError(f"expected a finite weight >= 0 for each row; {came} came")
+    if not bool(weights.sum() > 0):
+        raise UsageError("expected a weight above 0 for some row; all are 0")
+    if context is not None and len(context) != len(weights):
+        raise UsageError(f"expected a weight for each of {len(context)} rows; {len(weights)} came")
+    column = (weights / weights.mean())[:, None]
+    return column if context is None else torch.cat((column, context), 1)
+
+
+@dataclass(frozen=True)
 class NoisyLikelihood:
     """Maximum likelihood of the density of x + U[low, high), in place of dequantisation to [0, 1).
 

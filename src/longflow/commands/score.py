@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from longflow.commands.anomalies import Method, anomaly_columns
 from longflow.commands.draw import open_model
 from longflow.commands.evaluate import (
     check_contexts,
@@ -25,6 +26,8 @@ def score(
     run: str,
     file: str,
     *,
+    method: tuple[Method, ...] = (),
+    background: str | None = None,
     importance_samples: int = 1,
     seed: int = 0,
     out: str | None = None,
@@ -37,10 +40,19 @@ def score(
     four draws, and `stderr` is the standard error of `log_prob`. A low log-density is no proof of an anomaly: pictures
     that are simple score high.
 
+    Each --method adds a column that says more for stranger rows, and `p_...`, the share of validation rows that are as
+    strange: `log-likelihood` (minus it, no detector of strange pictures), `typicality` (how far it is from that of
+    validation rows), `ratio` (to that of --background), `complexity` (less the length of the compressed picture, in
+    bits), `latent` (Anderson and Darling's statistic of the latent's numbers). Each fails in known ways: see
+    docs/anomaly.md.
+
     Args:
         run: A run directory.
         file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data; levels that fit are the run's.
             Contexts of a conditional density are found by their names, wherever they are in the table.
+        method: One or more scores of anomalies.
+        background: Run whose log-likelihood `ratio` divides by; by default one Gaussian of the training rows or, for
+            levels, a histogram of each number.
         importance_samples: Draws of the dequantiser and of an autoencoder's code for each row; more tighten the bound.
         seed: Seed of the draws.
         out: Table to write (.csv or .parquet); by default FILE-scores.csv in the run directory.
@@ -65,5 +77,16 @@ def score(
         columns["bits_per_dim"] = bits_per_dim(torch.from_numpy(nats), model.dims).numpy()
     if len(drawn) > 1:
         columns["stderr"] = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
+    columns |= anomaly_columns(
+        folder,
+        model,
+        content.rows,
+        nats,
+        method,
+        background=background,
+        importance_samples=importance_samples,
+        seed=seed,
+        device=device,
+    )
     write_table(path, columns)
     return {"out": str(path), "n": len(nats), "mean_log_prob": float(np.mean(nats)), "likelihood": model.likelihood}

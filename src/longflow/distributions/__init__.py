@@ -19,6 +19,7 @@ from longflow.distributions.latent import LatentModel
 from longflow.distributions.parametric import EqualNormal, Normal, NormalMixture
 from longflow.distributions.recurrent import Recurrent
 from longflow.distributions.stretch import Hutchinson
+from longflow.distributions.torch_distribution import TorchDistribution
 
 __all__ = [
     "Bernoulli",
@@ -50,5 +51,6 @@ __all__ = [
     "StandardLogistic",
     "StandardNormal",
     "Temperature",
+    "TorchDistribution",
     "Uniform",
 ]

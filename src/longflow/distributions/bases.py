@@ -47,6 +47,10 @@ class StandardLogistic(Noise):
     def standardised(self, z: Tensor) -> Tensor:
         return z / self.deviation
 
+    def normal_scores(self, z: Tensor) -> Tensor:
+        below = torch.special.ndtri((-z.abs()).sigmoid().clamp_min(torch.finfo(z.dtype).tiny))
+        return torch.where(z > 0, -below, below)
+
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         return temperature * torch.logit(self.uniform(n))
 
@@ -83,6 +87,10 @@ class Uniform(Noise):
     def standardised(self, z: Tensor) -> Tensor:
         centre, width = self._centre_and_width()
         return (z - centre) * math.sqrt(12) / width
+
+    def normal_scores(self, z: Tensor) -> Tensor:
+        least = torch.finfo(z.dtype).eps / 4
+        return torch.special.ndtri(((z - self.low) / (self.high - self.low)).clamp(least, 1 - 2 * least))
 
     def _centre_and_width(self) -> tuple[float, float]:
         return 0.5 * (self.low + self.high), self.high - self.low
@@ -123,6 +131,8 @@ class GaussianMixture(Noise):
 
     The means start at draws of N(0, I). The temperature multiplies the σ_k; weights and means stay.
     """
+
+    reparametrised = False
 
     def __init__(self, shape: tuple[int, ...], components: int = 8) -> None:
         super().__init__(shape)

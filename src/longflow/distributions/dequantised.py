@@ -25,6 +25,7 @@ class Binned(LatentModel):
     """
 
     dequantiser = "uniform"
+    reparametrised = False
 
     def __init__(self, density: LatentModel) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from longflow.distributions.event_model import EventModel
+from longflow.distributions.torch_distribution import TorchDistribution, torch_distribution
 from longflow.errors import UsageError
 
 Temperature = float | Tensor
@@ -77,6 +78,13 @@ class Distribution(EventModel, ABC):
         """Return `log_prob(x, context)`."""
         return self.log_prob(x, context)
 
+    def distribution(self, context: Tensor | None = None) -> TorchDistribution:
+        """Return this as one of `torch.distributions`, under contexts (*batch_shape, *context_shape).
+
+        The parameters are shared. Raises UsageError where the context is not the model's.
+        """
+        return torch_distribution(self, context)
+
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of a latent: that of an event, but for padding."""
@@ -137,6 +145,10 @@ class Noise(Distribution):
     @abstractmethod
     def standardised(self, z: Tensor) -> Tensor:
         """Return z, (B, *shape), in standard deviations from its mean: those of the likeliest class or component."""
+
+    def normal_scores(self, z: Tensor) -> Tensor:
+        """Return Φ⁻¹(F(z)), (B, *shape), F the distribution function in the likeliest class: N(0, 1) for draws z."""
+        return self.standardised(z)
 
     def normal_moments(self, context: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Return mean and log-deviation of each number, to broadcast to (B, *shape), where the noise is normal."""

@@ -19,31 +19,32 @@ class Given(Distribution):
     def __init__(self, network: nn.Module, distribution: Distribution, given: tuple[int, ...]) -> None:
         super().__init__()
         self.network = network
-        self.distribution = distribution
+        self.inner = distribution
         self.shape = distribution.shape
         self.context_shape = tuple(given)
         self.likelihood = distribution.likelihood
         self.levels = distribution.levels
+        self.reparametrised = distribution.reparametrised
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check_context(len(x), context)
-        return self.distribution.log_prob(x, self.network(context))
+        return self.inner.log_prob(x, self.network(context))
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_context(n, context)
-        return self.distribution.sample(n, self.network(context), temperature)
+        return self.inner.sample(n, self.network(context), temperature)
 
     def sample_and_log_prob(
         self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0
     ) -> tuple[Tensor, Tensor]:
         self.check_context(n, context)
-        return self.distribution.sample_and_log_prob(n, self.network(context), temperature)
+        return self.inner.sample_and_log_prob(n, self.network(context), temperature)
 
     def mean(self, context: Tensor) -> Tensor:
         """Return the mean of each row's distribution, (B, *shape)."""
-        if not isinstance(self.distribution, Parametric):
-            raise UsageError(f"expected a distribution with a mean; {type(self.distribution).__name__} came")
-        return self.distribution.mean(self.network(context))
+        if not isinstance(self.inner, Parametric):
+            raise UsageError(f"expected a distribution with a mean; {type(self.inner).__name__} came")
+        return self.inner.mean(self.network(context))
 
     @classmethod
     def examples(cls) -> Iterator[Case]:

@@ -30,6 +30,10 @@ class LatentModel(Distribution):
     invertible: bool = True
 
     @property
+    def reparametrised(self) -> bool:  # type: ignore[override]
+        return self.base.reparametrised
+
+    @property
     def estimates(self) -> bool:
         """Whether `log_prob` has noise that no bound allows for, such as that of estimated log-determinants."""
         return False

@@ -29,8 +29,8 @@ class ClusterVAE(VAE):
 
     def __init__(self, prior: ClusterNormal, posterior: Given, likelihood: Given, assigner: nn.Module) -> None:
         super().__init__(prior, posterior, likelihood)
-        if not isinstance(posterior.distribution, Gaussian):
-            raise UsageError(f"clusters expect a normal posterior; {type(posterior.distribution).__name__} came")
+        if not isinstance(posterior.inner, Gaussian):
+            raise UsageError(f"clusters expect a normal posterior; {type(posterior.inner).__name__} came")
         self.assigner = assigner
         self.by_weights = False
 
@@ -58,7 +58,7 @@ class ClusterVAE(VAE):
 
     def _log_posterior(self, z: Tensor, parameters: Tensor) -> Tensor:
         """Return log q(z_j | x) of each number, (B, D)."""
-        posterior = self.posterior.distribution
+        posterior = self.posterior.inner
         assert isinstance(posterior, Gaussian)
         return posterior.elementwise(z, parameters).flatten(1)
 

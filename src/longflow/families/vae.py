@@ -40,7 +40,7 @@ class VAE(Autoencoder):
                 raise UsageError(f"the {name} expects {wanted}; {came} came")
         self.prior, self.posterior = prior, posterior
         self.context_shape = prior.context_shape
-        self.by_weights = posterior.distribution.reparametrised
+        self.by_weights = posterior.inner.reparametrised
 
     @property
     def base(self) -> Noise:  # type: ignore[override]
@@ -54,7 +54,7 @@ class VAE(Autoencoder):
     def draw(self, x: Tensor, context: Tensor | None = None) -> Draw:
         """Draw a latent for each row of x, (B, *shape), of a mixture one of each component; return what it says."""
         y, gain, parameters = self._seen(x, context)
-        posterior = self.posterior.distribution
+        posterior = self.posterior.inner
         z, log_q, share = posterior.stratified(len(x), parameters)
         reconstruction = torch.stack([self.observation.log_prob(y, one) for one in z])
         divergence = self.divergence(parameters, z, log_q, share, context)
@@ -69,7 +69,7 @@ class VAE(Autoencoder):
 
     def divergence(self, parameters: Tensor, z: Tensor, log_q: Tensor, share: Tensor, context: Tensor | None) -> Tensor:
         """Return KL(q(z | x) ‖ p(z)) by groups, (B, groups): in closed form, or from draws and log q (`stratified`)."""
-        posterior = self.posterior.distribution
+        posterior = self.posterior.inner
         closed = posterior.divergence(parameters, self.prior, context) if isinstance(posterior, Parametric) else None
         if closed is not None:
             return closed
@@ -78,13 +78,13 @@ class VAE(Autoencoder):
 
     def log_weight(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         y, gain, parameters = self._seen(x, context)
-        z, log_q = self.posterior.distribution.sample_and_log_prob(len(x), parameters)
+        z, log_q = self.posterior.inner.sample_and_log_prob(len(x), parameters)
         return self.observation.log_prob(y, z) + gain + self.prior.log_prob(z, context) - log_q
 
     def code(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return mean and log-deviation of q(z | x), each (B, *latent), where it is normal; else None."""
         self.check_events(x, None)
-        posterior = self.posterior.distribution
+        posterior = self.posterior.inner
         moments = (
             posterior.moments(self.posterior.network(self.first(x)[0])) if isinstance(posterior, Parametric) else None
         )

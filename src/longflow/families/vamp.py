@@ -37,16 +37,16 @@ class VampPrior(Noise):
         parameters = self._parameters_of()
         rows = x.repeat_interleave(self.components, 0)
         every = parameters.repeat(len(x), *[1] * (parameters.dim() - 1))
-        log_q = self._owner[0].distribution.log_prob(rows, every).unflatten(0, (len(x), self.components))
+        log_q = self._owner[0].inner.log_prob(rows, every).unflatten(0, (len(x), self.components))
         return torch.logsumexp(log_q, 1) - math.log(self.components)
 
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         self.check_draw(n, context, temperature)
         k = torch.randint(self.components, (n,), device=self.inputs.device)
-        return self._owner[0].distribution.sample(n, self._parameters_of()[k], temperature)
+        return self._owner[0].inner.sample(n, self._parameters_of()[k], temperature)
 
     def standardised(self, z: Tensor) -> Tensor:
-        posterior = self._owner[0].distribution
+        posterior = self._owner[0].inner
         moments = posterior.moments(self._parameters_of()) if isinstance(posterior, Parametric) else None
         if moments is None:
             raise UsageError("standardised latents expect a normal posterior behind a VampPrior")

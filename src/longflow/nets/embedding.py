@@ -32,6 +32,7 @@ class Standardiser(nn.Module):
         """Set the numbers from contexts (N, C, ...)."""
         axes = [0, *range(2, contexts.dim())]
         scale, loc = torch.std_mean(contexts.double(), axes, correction=0)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # a feature that never varies
         self.loc.copy_(loc.reshape(self.loc.shape))
         self.scale.copy_(scale.reshape(self.scale.shape))
 

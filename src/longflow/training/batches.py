@@ -27,11 +27,12 @@ class Batches:
         self._order = torch.empty(0)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """Return (x, context) of the step, x as floating point of shape (B, *shape)."""
+        """Return (x, context) of the step, x of shape (B, *shape): levels as floating point, else of the rows' type."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order_of(epoch)
         chosen = order[position * self.batch : (position + 1) * self.batch][self.rank :: self.world]
-        x = self.rows[chosen].to(torch.get_default_dtype())
+        x = self.rows[chosen]
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         return x, None if self.context is None else self.context[chosen]
 
     def _order_of(self, epoch: int) -> Tensor:
