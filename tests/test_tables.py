@@ -31,7 +31,7 @@ def test_one_feature_is_a_density_too(name, context):
 @pytest.mark.parametrize("name", ["maf", "iaf", "nsf"])
 @pytest.mark.parametrize("mixing", ["reverse", "shuffle", "lu", "rotation"])
 def test_every_mixing_starts_the_flow_as_an_orthogonal_map(name, mixing):
-    """But for IAF, whose scale starts at σ(2), softly clipped, the log-determinant is 0; nothing is zeroed or doubled."""
+    """But for IAF, whose scale starts at σ(2), softly clipped, the log-determinant is 0: nothing is lost or doubled."""
     flow = longflow.build(name, shape=(5,), mixing=mixing, **SMALL[name]).double()
     x = 0.1 * torch.randn(3, 5).double()
     z, log_det = flow.bijection(x)
