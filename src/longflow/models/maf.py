@@ -15,7 +15,6 @@ SCALES = {"clipped": SoftClip, "exp": nn.Identity}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"layers": 10, "hidden": 100, "depth": 1, "scale": "exp"},
     "residual": {"layers": 10, "hidden": 256, "depth": 2, "net": "resmade", "mixing": "lu"},
-    "digits": {"layers": 5, "hidden": 256, "depth": 1, "dropout": 0.2},
 }
 
 
