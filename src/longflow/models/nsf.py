@@ -34,7 +34,7 @@ def nsf(
     blocks: int = 2,
     bins: int = 8,
     bound: float = 3.0,
-    slope: float = 1e-3,
+    slope: float = 1e-2,
     mixing: Mixing = "lu",
     dropout: float = 0.0,
     context: int = 0,
