@@ -8,7 +8,8 @@ Guide: of y = Xw + N(0, 1/2), w ~ N(0, I) in three dimensions, the posterior is 
 a guide `pyro.sample("w", flow.distribution())`; bound, means and covariance are printed beside them.
 
 Likelihood: x | c ~ N(A c + b, Σ), by a conditional flow `pyro.sample("x", flow.distribution(c), obs=x)` within a plate,
-trained by SVI with an empty guide on rows drawn anew; the mean log-likelihood of test rows is printed beside the true density's.
+trained by SVI with an empty guide on rows drawn anew; the mean log-likelihood of test rows is printed beside the true
+density's.
 """
 
 import json
