@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     flags = parser.parse_args()
+    common = {"commit": commit_that_runs(), "torch": torch.__version__, "steps": flags.steps}
     rows = np.load(Path(os.environ["LONGFLOW_DATA"]) / "tabular" / "power_plant.npy")
     flags.out.mkdir(parents=True, exist_ok=True)
     others = [k for k, name in enumerate(COLUMNS) if name not in CONTEXTS]
@@ -54,7 +55,6 @@ def main():
             )
         )
         lines += [given | {"seed": seed}, plain | {"seed": seed}, gain(flags.out, seed) | {"seed": seed}]
-    common = {"commit": commit_that_runs(), "torch": torch.__version__, "steps": flags.steps}
     (flags.out / "contexts.jsonl").write_text("".join(json.dumps(line | common) + "\n" for line in lines))
 
 
@@ -75,9 +75,16 @@ def trained(out, arguments):
         for name, value in {"test_nats": found, **found["baselines"]}.items()
     }
     kept = ("data_sha256", "n", "likelihood", "parameters", "roundtrip_max_abs")
+    contexts = Run(out).config()["data"]["context_sha256"]
     # Folders of the machine are no part of the command.
     command = shlex.join(["longflow", "train", *(Path(a).name if os.sep in a else a for a in arguments)])
-    return {"what": out.name, "command": command, **nats, **{key: found[key] for key in kept}}
+    return {
+        "what": out.name,
+        "command": command,
+        **nats,
+        **{key: found[key] for key in kept},
+        "context_sha256": contexts,
+    }
 
 
 def gain(out, seed):

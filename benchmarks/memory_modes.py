@@ -24,9 +24,9 @@ import torch
 import longflow
 from longflow.bijections import adapt
 from longflow.commands.evaluate import dataset_of
-from longflow.commands.rows import fixed_draws
 from longflow.models import assemble, put_weights
 from longflow.runs import Run
+from longflow.seeds import fixed_draws
 
 MODES = ("full", "checkpoint", "reversible")
 DEPTHS = (4, 8, 16, 32, 64)

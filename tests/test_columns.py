@@ -136,6 +136,38 @@ def test_one_column_is_data_and_models_say_whether_they_take_it(tmp_path, capsys
     assert "nice expects events of at least 2 numbers" in told
 
 
+def test_a_table_of_one_column_goes_through_every_door(tmp_path, capsys):
+    pd.DataFrame({"w": np.exp(np.random.default_rng(0).normal(size=100))}).to_csv(tmp_path / "t.csv", index=False)
+    flags = ("--layers", 1, "--hidden", 8, "--depth", 1, "--steps", 4, "--threads", 1, "--support", "w=0:")
+    told = answer(capsys, "train", "maf", "--data", tmp_path / "t.csv", "--out", tmp_path / "run", *flags)
+    assert told["likelihood"] == "exact"
+    answer(capsys, "sample", tmp_path / "run", "-n", 9, "--out", tmp_path / "s.csv")
+    assert (pd.read_csv(tmp_path / "s.csv").w > 0).all()
+    assert answer(capsys, "check", tmp_path / "run")["passed"]
+
+
+def test_columns_with_supports_beside_contexts(tmp_path, capsys):
+    frame()[["kids", "temp", "age", "income"]].to_parquet(tmp_path / "t.parquet")
+    settings = Settings(
+        data=str(tmp_path / "t.parquet"),
+        out=str(tmp_path / "run"),
+        steps=4,
+        threads=1,
+        context=("age",),
+        support=("kids=integer 0:", "income=0:"),
+    )
+    train_run("nice", settings, Recipe(batch=32), {"hidden": 8, "depth": 1})
+    answer(capsys, "sample", tmp_path / "run", "-n", 20, "--out", tmp_path / "s.parquet")
+    drawn = pd.read_parquet(tmp_path / "s.parquet")
+    assert drawn.dtypes.equals(frame()[list(drawn)].dtypes)
+    assert list(drawn) == ["kids", "temp", "age", "income"]
+    assert (drawn[["kids", "income"]] >= 0).all(axis=None)
+    assert answer(capsys, "evaluate", tmp_path / "run")["likelihood"] == "lower bound"
+    assert "unknown column 'age'" in refused(
+        capsys, "train", "nice", "--data", tmp_path / "t.parquet", "--context", "age", "--support", "age=integer"
+    )
+
+
 def test_columns_are_typed_only_where_their_values_allow_it():
     rows = np.array([[1.0, -1.0, 300.0, 2.5, np.nan], [0.0, 3.0, 4.0, 2.0, 1.0]])
     config = {"data": {"dtypes": {"a": "bool", "b": "uint8", "c": "uint8", "d": "int64", "e": "int64"}}}

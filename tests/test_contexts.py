@@ -215,8 +215,7 @@ def test_columns_become_contexts_in_the_order_asked(table):
 def test_names_with_commas_are_names(tmp_path):
     write(tmp_path / "t.csv", ['"height, cm"', "b", "c"], np.random.default_rng(0).normal(size=(3, 30)))
     assert load(tmp_path / "t.csv", context=("height, cm",)).contexts.names == ("height, cm",)
-    with pytest.raises(UsageError, match="1 of 3 columns is left"):
-        load(tmp_path / "t.csv", context=("height, cm", "b"))
+    assert load(tmp_path / "t.csv", context=("height, cm", "b")).columns == ("c",)
 
 
 def test_arrays_of_any_shape_are_contexts(arrays, tmp_path):
@@ -293,6 +292,14 @@ def test_resume_takes_contexts_from_the_run(table, tmp_path, capsys):
     assert run.config()["steps"] == 4
 
 
+def test_statistics_of_batches_are_taken_under_contexts(table, tmp_path):
+    settings = Settings(data=str(table), steps=3, out=str(tmp_path / "run"), threads=1, context=("b",))
+    run = train_run("realnvp", settings, QUICK, {**TINY, "norm": "batch"})
+    variances = [value for name, value in run.weights().items() if name.endswith("variance")]
+    assert variances
+    assert all((value != 1).all() for value in variances)
+
+
 def test_shares_of_processes_pair_rows_with_their_contexts():
     rows = torch.arange(40.0)[:, None]
     parts = [Batches(rows, 10 * rows, 8, 0, rank=rank, world=2) for rank in (0, 1)]
@@ -342,6 +349,24 @@ def test_samples_are_scored_again_wherever_their_contexts_stand(run, folder, cap
     answer(capsys, "score", run, folder / "moved.csv")
     again = np.loadtxt((run / "moved-scores.csv").read_text().splitlines()[1:], delimiter=",")[:, 0]
     np.testing.assert_allclose(again, scores, atol=1e-5)
+
+
+def test_whole_contexts_stay_whole_and_supports_are_those_of_the_others(tmp_path, capsys):
+    c, x, _ = drawn(300)
+    year, count = np.rint(2000 + 10 * c[:, 0]), np.rint(np.exp(x[:, 0] / 2))
+    data, out = tmp_path / "t.csv", tmp_path / "run"
+    lines = (f"{k:.0f},{y:.0f},{v:.6f}" for k, y, v in zip(count, year, x[:, 1], strict=True))
+    data.write_text("\n".join(["count,year,x", *lines]) + "\n")
+    flags = ["--data", data, "--context", "year", "--steps", 4, "--out", out, *FLAGS]
+    told = refused(capsys, "train", "realnvp", *flags, "--support", "year=integer")
+    assert "year" in told
+    answer(capsys, "train", "realnvp", *flags, "--support", "count=integer")
+    answer(capsys, "sample", out, "-n", 9, "--given", "year=2003", "--out", tmp_path / "s.csv")
+    rows = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()]
+    assert rows[0] == ["count", "year", "x"]
+    assert {row[1] for row in rows[1:]} == {"2003"}
+    assert all(row[0].lstrip("-").isdigit() for row in rows[1:])
+    assert answer(capsys, "score", out, tmp_path / "s.csv")["n"] == 9
 
 
 def test_samples_given_values_and_given_files(run, folder, table, capsys):
@@ -424,7 +449,7 @@ BAD_TRAINING = [
     (["--context", "x3"], "did you mean 'x"),
     (["--context", "a,a"], "'a' comes twice"),
     (["--context", "a,x1,b,x2"], "0 of 4 columns is left"),
-    (["--context", "a,x1,b"], "1 of 4 columns is left"),
+    (["--context", "a,x1,b"], "realnvp expects events of shape (D,), D >= 2"),
     (["--embed-features", "3"], "--embed-features expects a --context"),
     (["--context", "a", "--embed-features", "-1"], "expected embed_features >= 0"),
     (["--context", "a", "--embed-features", "2", "--embed-width", "0"], "expected embed_width >= 1"),

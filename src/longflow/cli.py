@@ -36,7 +36,7 @@ from longflow.commands.score import score
 from longflow.commands.sizes import sizes
 from longflow.commands.train import Interrupted, train_run
 from longflow.commands.traverse import traverse
-from longflow.errors import InversionError, TrainingDivergedError, UsageError, choose
+from longflow.errors import IntegrationError, InversionError, TrainingDivergedError, UsageError, choose
 from longflow.models import CATALOGUE, Model
 from longflow.runs import Run, finite
 from longflow.training import Recipe
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt:
         return _stop(130, "interrupted", debug=debug)
-    except (TrainingDivergedError, InversionError) as error:
+    except (TrainingDivergedError, InversionError, IntegrationError) as error:
         return _stop(1, str(error), debug=debug)
     except Exception as error:
         return _stop(1, f"a fault of longflow's ({type(error).__name__}: {error}); --debug shows where", debug=debug)

@@ -26,6 +26,10 @@ class InversionError(RuntimeError):
         return str(self.args[0])
 
 
+class IntegrationError(RuntimeError):
+    """A differential equation could not be solved to the tolerance asked for."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known word nearest to `word`, or "" when none is near."""
     close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)

@@ -97,7 +97,7 @@ def density_estimator(model: str = "nsf", *, embedding: nn.Module | None = None,
 
 
 def finite(rows: Tensor) -> Tensor:
-    """Return the rows (B, *shape) of finite numbers; raise UsageError where there are fewer than 2."""
+    """Return the rows (B, *shape) that are finite in every number; two are needed to standardise by."""
     kept = rows[rows.flatten(1).isfinite().all(1)]
     if len(kept) < 2:
         raise UsageError(f"expected at least 2 finite rows to standardise by; {len(kept)} came")

@@ -22,6 +22,11 @@ def bits_per_dim(nats: Number, dims: int, bin_width: float = 1.0) -> Number:
     return -(nats / dims + math.log(bin_width)) / math.log(2)
 
 
+def nats(bits: Number, dims: int) -> Number:
+    """Turn bits per dimension, in unit bins, back into minus nats for one event: `bits_per_dim`'s sign is a loss's."""
+    return bits * dims * math.log(2)
+
+
 def standard_error(values: np.ndarray) -> float:
     """Return the standard error of the mean of independent values."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

@@ -48,7 +48,7 @@ def evaluate_words(result: Result) -> str:
     if result["dequantiser"]:
         how = f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw(s)"
     how += f"; of p(x | {', '.join(result['context'])})" if "context" in result else ""
-    how += _log_det_words(result.get("log_det"))
+    how += _log_det_words(result.get("log_det")) + _steps_words(result.get("discretisation"))
     found, classes = result.get("accuracy"), ""
     if found:
         ways = {"bayes": "Bayes' rule", "classifier": "the classifier"}
@@ -129,6 +129,8 @@ def _kind(result: Result) -> str:
 def _log_det_words(how: Mapping[str, Any] | None) -> str:
     if how is None:
         return ""
+    if "solver" in how:
+        return _solver_words(how)
     if how["exact"]:
         return ", exact log-determinants"
     none = how["roulette"] == "none"
@@ -137,6 +139,23 @@ def _log_det_words(how: Mapping[str, Any] | None) -> str:
     return (
         f", log-determinants from {how['terms']} terms and {more}, {how['probes']} {how['probe']} probe(s), {bias};"
         f" mean of {how['draws']} such draw(s){_draws_words(how)}"
+    )
+
+
+def _solver_words(how: Mapping[str, Any]) -> str:
+    steps = f"to {how['tolerance']:g}" if "tolerance" in how else f"in {how['steps']} steps"
+    drawn = "exact traces"
+    if not how["exact"]:
+        drawn = f"traces from {how['probes']} {how['probe']} probe(s), mean of {how['draws']} such draw(s)"
+        drawn += _draws_words(how)
+    return f", {how['solver']} {steps}, {drawn}"
+
+
+def _steps_words(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f"; finer steps change log p by {found['mean_nats']:+.2g} nats on average, {found['max_abs_nats']:.2g} at most"
     )
 
 
@@ -159,10 +178,12 @@ def check_words(result: Result) -> str:
         error = measured["log_det_max_abs"]
         shown = "not measured, too many dimensions" if error is None else f"{error:.3g} nats"
         lines.append(f"  log-det against the autograd Jacobian in float64: {shown}")
+    if "discretised" in result:
+        lines.append("it solves a differential equation in steps: both types are held to the tolerances of float32")
     lines += _certificate_words(result.get("certificate"))
     if "integral" in result:
         resolved = "" if result["integral_resolved"] else " (not resolved by the grid: the density is too narrow)"
-        under = ", the worst under three contexts" if result["conditional"] else ""
+        under = ", the worst under three contexts" if result.get("conditional") else ""
         lines.append(f"integral of the density over the plane{under}: {result['integral']:.6f}{resolved}")
     return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
 

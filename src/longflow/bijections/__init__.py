@@ -7,7 +7,9 @@ from longflow.bijections.bijection import Bijection, Example, Step, no_log_det
 from longflow.bijections.bounds import HalfToOne, ScaledTanh, SigmoidPlusTwo, SoftClip
 from longflow.bijections.circular import CircularShift
 from longflow.bijections.compose import At, Chain, Coupling, Embedded, FactorOut, Inverse, Leading, Under
+from longflow.bijections.continuous import Continuous
 from longflow.bijections.elementwise import Affine, Elementwise, Learned, Logit, Scale, Shift, Standardise
+from longflow.bijections.estimated import Estimated
 from longflow.bijections.full_coupling import FullCoupling
 from longflow.bijections.linear import ExpLinear, FreeLinear, PLULinear, QRLinear
 from longflow.bijections.mixture import DeepSigmoid, LogisticMixture
@@ -28,7 +30,9 @@ from longflow.bijections.rearrange import (
     Waypoint,
 )
 from longflow.bijections.residual import Residual
+from longflow.bijections.solver import Solver
 from longflow.bijections.splines import LinearSpline, QuadraticSpline
+from longflow.bijections.triangular import TriangularLinear
 from longflow.bijections.unconstrain import Unconstrain
 from longflow.constraints import constrain, tighten
 
@@ -42,10 +46,12 @@ __all__ = [
     "Chain",
     "Checkerboard",
     "CircularShift",
+    "Continuous",
     "Coupling",
     "DeepSigmoid",
     "Elementwise",
     "Embedded",
+    "Estimated",
     "Example",
     "ExpLinear",
     "FactorOut",
@@ -78,11 +84,13 @@ __all__ = [
     "Shift",
     "SigmoidPlusTwo",
     "SoftClip",
+    "Solver",
     "Squeeze",
     "Standardise",
     "Step",
     "SumOfSquares",
     "Sylvester",
+    "TriangularLinear",
     "Unconstrain",
     "Under",
     "Waypoint",

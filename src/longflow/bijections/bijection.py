@@ -25,8 +25,9 @@ class Bijection(nn.Module, ABC):
     - `context` is one tensor with the same batch, or None. Every bijection takes it; most ignore it. An
       elementwise map reads its parameters from it.
     - `exact` is False where the inverse iterates until it is near enough or the log-determinant is an estimate, not
-      where a fixed number of steps reaches the rounding; `estimates` is True where it is one in evaluation mode.
-      `reversible` is False where the inverse does not undo what forward does in training mode.
+      where a fixed number of steps reaches the rounding; `estimates` is True where it is one in evaluation mode;
+      `discretised` is True where both hold to a solver's error only. `reversible` is False where the inverse does not
+      undo what forward does in training mode.
 
     Call the bijection itself (not `.forward`) where hooks should run, as for any module.
     """
@@ -37,8 +38,15 @@ class Bijection(nn.Module, ABC):
     @property
     def estimates(self) -> bool:
         """Whether the log-determinant is an estimate in evaluation mode: where that of some bijection inside is."""
-        inside = (m for m in self.modules() if m is not self and isinstance(m, Bijection))
-        return any(m.estimates for m in inside)
+        return any(m.estimates for m in self._inside())
+
+    @property
+    def discretised(self) -> bool:
+        """Whether round trips and log-determinants hold to the error of a solver's steps, whatever the type of x."""
+        return any(m.discretised for m in self._inside())
+
+    def _inside(self) -> "Iterator[Bijection]":
+        return (m for m in self.modules() if m is not self and isinstance(m, Bijection))
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

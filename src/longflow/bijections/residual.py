@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longflow.bijections.bijection import Bijection, Example, no_log_det
+from longflow.bijections.bijection import Example, no_log_det
+from longflow.bijections.estimated import EXACT_DIMS, Estimated, outside_inference
 from longflow.bijections.fixed_point import FixedPoint, solve
 from longflow.bijections.series import Series, estimated, jacobian, log_det_of
 from longflow.errors import UsageError
@@ -15,14 +16,10 @@ from longflow.nets.contraction import Branch, Contraction, DenseContraction, con
 from longflow.nets.lipschitz import CLipSwish, LipschitzLayer, LipSwish
 from longflow.values import log_dets_wanted
 
-EXACT_IN_TRAINING = 3
-"""Events of at most so many numbers have their Jacobian in training too: it costs no more than a series."""
-
-EXACT_DIMS = 64
 EVALUATION = Series(terms=20)
 
 
-class Residual(Bijection):
+class Residual(Estimated):
     """z = x + g(x; context) with a contraction g, slope at most L < 1 (Behrmann et al. 2019).
 
     The inverse iterates x ← z - g(x) (`FixedPoint`), and is differentiated implicitly, once; it raises InversionError,
@@ -36,8 +33,6 @@ class Residual(Bijection):
     Within `values_only` it is not computed. `estimates` says whether evaluation is by an estimate, for events of `dims`
     numbers. L is the branch's `lipschitz`, in ‖·‖₂.
     """
-
-    exact = False
 
     def __init__(
         self,
@@ -58,9 +53,19 @@ class Residual(Bijection):
         self.exact_dims = exact_dims
         self.inversion = inversion
 
-    @property
-    def estimates(self) -> bool:
-        return self.dims > self.exact_dims
+    def account(self) -> dict[str, Any]:
+        if not self.estimates:
+            return {"exact": True}
+        how = self.evaluation
+        return {
+            "exact": False,
+            "terms": how.terms,
+            "roulette": how.roulette,
+            "rate": how.rate,
+            "probe": how.probe,
+            "probes": how.probes,
+            "bias_bound": how.bias_bound(self.dims, self.slope),
+        }
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         change, log_det = self._change(x, context)
@@ -93,10 +98,10 @@ class Residual(Bijection):
         """Return g(x) and the log-determinant."""
         if not log_dets_wanted():
             return self._branch(x, context), no_log_det(x)
-        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
-            with torch.inference_mode(mode=False), torch.no_grad():
-                return self._change(x.clone(), None if context is None else context.clone())
-        if self.dims > (EXACT_IN_TRAINING if self.training else self.exact_dims):
+        return outside_inference(self._differentiated, x, context)
+
+    def _differentiated(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.by_probes:
             series = self.series if self.training else self.evaluation
             return estimated(self._branch, x, context, self.branch, series)
         value, jacobians = jacobian(lambda point: self._branch(point, context), x)

@@ -12,7 +12,7 @@ import torch
 from longflow import figures
 from longflow.commands.evaluate import Split, context_of, dataset_of
 from longflow.commands.given import contexts_to_draw, whole_rows
-from longflow.commands.rows import fixed_draws, pairs_of
+from longflow.commands.rows import pairs_of
 from longflow.commands.tables import SUFFIXES, check_table, columns_of, write_table
 from longflow.data import Events
 from longflow.distributions import LatentModel, Temperature
@@ -20,6 +20,7 @@ from longflow.errors import UsageError
 from longflow.families import Coder, Representation
 from longflow.models import load
 from longflow.runs import Run, write_bytes
+from longflow.seeds import fixed_draws
 from longflow.training.device import prepare
 
 DRAWN_AT_ONCE = 1000

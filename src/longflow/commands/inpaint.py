@@ -11,10 +11,10 @@ from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path
 from longflow.commands.evaluate import Split, dataset_of
 from longflow.commands.given import refuse_contexts
-from longflow.commands.rows import fixed_draws
 from longflow.distributions import Dequantised
 from longflow.errors import UsageError, choose
 from longflow.runs import write_bytes
+from longflow.seeds import fixed_draws
 
 Mask = Literal["top", "bottom", "left", "right", "random75", "random90"]
 """The part that is hidden: a half of the picture, or so many per cent of its pixels."""

@@ -12,13 +12,14 @@ from longflow.commands.draw import open_any
 from longflow.commands.evaluate import dataset_of
 from longflow.commands.given import refuse_contexts
 from longflow.commands.prepare import units_of
-from longflow.commands.rows import fixed_draws, latents_of
+from longflow.commands.rows import latents_of
 from longflow.data import Dataset
 from longflow.errors import UsageError
 from longflow.families import Coder
 from longflow.models import assemble
 from longflow.models.supported import fit_units
 from longflow.quality import Labelled, compare_probes
+from longflow.seeds import fixed_draws
 
 MOST_TRAINING, MOST_TEST = 10_000, 2_000
 """Rows among which neighbours are sought, and rows that are guessed: of more, the first."""

@@ -34,12 +34,12 @@ def names_of(config: Mapping[str, Any]) -> Names:
     """Return the names for a run: with classes its training loss is no likelihood, nor is a classifier's validation.
 
     The training loss of an autoencoder is its objective's, in bits/dim, which need not be the bound; that of a
-    representation is in bits an event. What has no likelihood is validated by its objective.
+    representation is in bits an event. What has no likelihood, or a dear one, is validated by its objective.
     """
     if CATALOGUE[config["model"]].represents:
         return Names("train_loss", "validation_loss", "bits")
     if config.get("objective") is not None:
-        improper = config.get("likelihood") == "none"
+        improper = config.get("likelihood") == "none" or CATALOGUE[config["model"]].by_loss
         validation = ("validation_loss", "loss") if improper else ("validation_bits_per_dim", "bits/dim")
         return Names("train_loss", *validation)
     if not config["options"].get("classes"):

@@ -128,7 +128,7 @@ def _is_full_rank(rows: np.ndarray) -> bool:
     flat = rows.reshape(len(rows), -1).astype(np.float64)
     if len(flat) <= flat.shape[1]:
         return False
-    return bool(np.linalg.cond(np.corrcoef(flat, rowvar=False)) < LARGEST_CONDITION)
+    return bool(np.linalg.cond(np.atleast_2d(np.corrcoef(flat, rowvar=False))) < LARGEST_CONDITION)
 
 
 def _highlights(result: dict[str, Any]) -> dict[str, str]:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from longflow.commands.rows import ROWS_AT_ONCE, fixed_draws
+from longflow.commands.rows import ROWS_AT_ONCE
 from longflow.data import Dataset
 from longflow.errors import UsageError
 from longflow.families import Representation, RepresentationObjective
 from longflow.families.infomax import divergence_bound
 from longflow.quality import calibration_error
+from longflow.seeds import fixed_draws
 from longflow.units import standard_error
 
 LITTLE = 0.1

@@ -1,13 +1,11 @@
 """Rows of a data set through a model: in batches, with draws that a seed fixes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from longflow.data import Events
-from longflow.errors import UsageError
 from longflow.families import Coder
 
 ROWS_AT_ONCE = 500
@@ -30,14 +28,3 @@ def latents_of(model: Coder, rows: np.ndarray | Events) -> torch.Tensor:
     """Return the latents or codes of rows, (N, *latent_shape); a density takes levels at the middle of their bins."""
     with torch.inference_mode():
         return torch.cat([model.encode(x, context) for x, context in pairs_of(model, rows)])
-
-
-@contextmanager
-def fixed_draws(seed: int) -> Iterator[None]:
-    """Start torch's generators at `seed`; put them back afterwards."""
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"expected a seed of 0 to 2^63 - 1; {seed} came")
-    used = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=used):
-        torch.manual_seed(seed)
-        yield

@@ -12,9 +12,10 @@ from longflow import figures
 from longflow.commands.draw import kind_of, open_model, output_path, write_rows
 from longflow.commands.evaluate import Split, dataset_of
 from longflow.commands.given import refuse_contexts
-from longflow.commands.rows import batches_of, fixed_draws, latents_of
+from longflow.commands.rows import batches_of, latents_of
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
+from longflow.seeds import fixed_draws
 
 BRIGHTEST = 3.0
 """Mean z² that is drawn white; 1 is what the prior expects."""

@@ -15,6 +15,7 @@ from longflow.report import Picture, Section
 from longflow.values import values_only
 
 PLANE_CELLS = 300
+AT_ONCE = 10_000
 
 
 MOST_STEPS = 20
@@ -94,7 +95,8 @@ def heat(model: LatentModel, extent: tuple[float, float, float, float], columns:
     axes = [np.linspace(extent[2 * k], extent[2 * k + 1], PLANE_CELLS) for k in range(2)]
     cells = torch.as_tensor(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)).to(next(model.parameters()))
     with torch.inference_mode():
-        found = model.density.bound(cells, samples=1 if model.density.likelihood == "exact" else 20).cpu().numpy()
+        draws = 1 if model.density.likelihood == "exact" else 20
+        found = torch.cat([model.density.bound(x, samples=draws) for x in cells.split(AT_ONCE)]).cpu().numpy()
     return figures.density(found.reshape(PLANE_CELLS, PLANE_CELLS), extent=extent, columns=columns)
 
 

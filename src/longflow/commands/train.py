@@ -28,7 +28,6 @@ from longflow.commands.prepare import (
 from longflow.commands.progress import Bar, names_of
 from longflow.commands.represent import silent, validated
 from longflow.commands.resume import check_same
-from longflow.commands.rows import fixed_draws
 from longflow.commands.watch import bound_of, loss_of, parts_by_row, summary, warnings_of
 from longflow.constraints import tighten
 from longflow.data import Dataset
@@ -39,6 +38,7 @@ from longflow.families import Coder, Representation, RepresentationObjective
 from longflow.models import assemble
 from longflow.models.supported import fit_units
 from longflow.runs import Run
+from longflow.seeds import fixed_draws
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
 from longflow.training.processes import agreed, anywhere, processes, stopping, world_size
@@ -223,7 +223,7 @@ class Trainer:
     def _measured(self, model: Coder) -> dict[str, float]:
         """Return what a model is worth on validation rows: bits/dim or, for a classifier alone, its cross-entropy.
 
-        A representation is worth what its objective says.
+        A representation is worth what its objective says; so is what has a likelihood that costs too much.
         """
         rows, events = self.dataset.split("validation"), self.dataset.events("validation")
         if isinstance(model, Representation):
@@ -240,7 +240,7 @@ class Trainer:
         seed = self.config["seed"]
         by_row = parts_by_row(model, events, seed)
         parts = self._watched(model, by_row)
-        if model.likelihood == "none":
+        if self.names.validation == "validation_loss":
             return {"validation_loss": loss_of(self.objective, model, events, seed), **parts}
         nats = bound_of(by_row) if "kl" in by_row else log_likelihoods(model, events, seed=seed)
         bits = bits_per_dim(torch.from_numpy(nats), self.dataset.dims).numpy()

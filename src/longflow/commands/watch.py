@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from longflow.commands.rows import fixed_draws, pairs_of
+from longflow.commands.rows import pairs_of
 from longflow.data import Events
 from longflow.distributions import EqualNormal, LatentModel
 from longflow.objectives import Objective
+from longflow.seeds import fixed_draws
 
 ACTIVE_KL = 0.01
 """Mean KL of a number of the code, in nats, from which it counts as used."""

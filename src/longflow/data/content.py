@@ -85,11 +85,8 @@ class Content:
             UsageError: there are too few rows, or they make no data set.
         """
         contexts = self.contexts
-        if contexts and self.columns is not None and len(self.columns) < 2:
-            raise UsageError(
-                f"{self.name}: {len(self.columns)} of {len(contexts.table or ())} columns is left beside the contexts;"
-                " a density expects at least 2"
-            )
+        if contexts and self.columns is not None and not self.columns:
+            raise UsageError(f"{self.name}: 0 of {len(contexts.table or ())} columns is left beside the contexts")
         labels = None if self.labels is None else self.cut(self.labels)
         contexts = contexts and replace(contexts, splits=self.cut(contexts.splits))
         return Dataset(

@@ -4,6 +4,7 @@ from longflow.families.autoencoder import Autoencoder
 from longflow.families.bottleneck import VIB, Bottleneck, InformationBottleneck, Multiplier
 from longflow.families.cluster import ClusterVAE
 from longflow.families.infomax import InfoMax, MutualInformation
+from longflow.families.matching import FlowMatching, MatchedFlow
 from longflow.families.nvae import NVAE
 from longflow.families.rectangular import ManifoldLikelihood
 from longflow.families.representation import Coder, Representation, RepresentationObjective
@@ -18,9 +19,11 @@ __all__ = [
     "Bottleneck",
     "ClusterVAE",
     "Coder",
+    "FlowMatching",
     "InfoMax",
     "InformationBottleneck",
     "ManifoldLikelihood",
+    "MatchedFlow",
     "Multiplier",
     "MutualInformation",
     "Representation",

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from longflow.errors import UsageError, choose, nearest
-from longflow.families import Coder, InformationBottleneck, ManifoldLikelihood, MutualInformation
+from longflow.families import Coder, FlowMatching, InformationBottleneck, ManifoldLikelihood, MutualInformation
 from longflow.models import (
     bnvae,
     clustervae,
     cvae,
+    ffjord,
+    fm,
     fvae,
     glow,
     iaf,
@@ -50,7 +52,10 @@ class Model:
     about: str
     presets: Mapping[str, Mapping[str, Any]]
     published: Mapping[str, Published]
-    objective: type[ELBO | InformationBottleneck | ManifoldLikelihood | MutualInformation] | None = None
+    objective: type[ELBO | FlowMatching | InformationBottleneck | ManifoldLikelihood | MutualInformation] | None = None
+    by_loss: bool = False
+    """Whether its own objective validates it, as its likelihood costs far more than a step of training."""
+
     represents: bool = False
     """Whether it builds a `Representation`, which has codes and no density."""
 
@@ -142,6 +147,20 @@ CATALOGUE: dict[str, Model] = {
             "mnist": Published((1, 28, 28), "16.6 million"),
             "imagenet32": Published((3, 32, 32), "47.1 million"),
         },
+    ),
+    "ffjord": Model(
+        ffjord.ffjord,
+        "continuous flows with free-form fields, trained by likelihood (Grathwohl et al. 2019)",
+        {},
+        {},
+    ),
+    "fm": Model(
+        fm.fm,
+        "flow matching: a continuous flow trained without solving it (Lipman et al. 2023; Liu et al. 2023)",
+        {},
+        {},
+        FlowMatching,
+        by_loss=True,
     ),
     "naf": Model(
         naf.naf,

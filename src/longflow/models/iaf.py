@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from longflow.bijections import Affine, Autoregressive, Bijection, Chain, Inverse, Learned, SigmoidPlusTwo
+from torch import nn
+
+from longflow.bijections import Affine, Autoregressive, Bijection, Chain, Inverse, Learned, SigmoidPlusTwo, SoftClip
 from longflow.distributions import Flow
 from longflow.models.checks import at_least
 from longflow.models.tables import Activation, Mixing, Net, Networks, flow_of, mixing_of, numbers_of
@@ -28,7 +30,8 @@ def iaf(
 
     The inverse of `maf`: a sample and its density are one pass of each network, the density of given data is a walk
     through the features. So it is a posterior or a guide in variational inference rather than a model of data. σ is a
-    sigmoid, 0.88 at the start (eq. 13 and 14, whose m is multiplied by 1 - σ: the same family). Features are
+    sigmoid, 0.88 at the start (eq. 13 and 14, whose m is multiplied by 1 - σ: the same family), kept above 0.001, by
+    which its inverse is finite far from the data. Features are
     normalised, nearest to the data first, by learned numbers that start from it, and mixed between layers.
 
     Args:
@@ -57,7 +60,7 @@ def iaf(
     )
 
     def layer() -> Bijection:
-        transform = Affine(SigmoidPlusTwo())
+        transform = Affine(nn.Sequential(SigmoidPlusTwo(), SoftClip()))
         conditioner = networks.masked(dims, transform.parameters_per_feature)
         return Chain(Learned(Affine(), (dims,)), Inverse(Autoregressive(transform, conditioner)))
 

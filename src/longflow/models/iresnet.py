@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from longflow.bijections import Affine, Bijection, Chain, FactorOut, Learned, Squeeze, Under, Waypoint
-from longflow.bijections.residual import EXACT_DIMS
+from longflow.bijections.estimated import EXACT_DIMS
 from longflow.bijections.series import Roulette, Series
 from longflow.distributions import Flow, Head, Hybrid, StandardNormal
 from longflow.distributions.hybrid import BEGINNINGS

@@ -4,7 +4,7 @@ from math import prod
 from typing import Any, Literal
 
 from longflow.bijections import Bijection, Chain, Flatten, Squeeze, Under, Waypoint
-from longflow.bijections.residual import EXACT_DIMS
+from longflow.bijections.estimated import EXACT_DIMS
 from longflow.bijections.series import Roulette, Series
 from longflow.distributions import Flow, Head, Hybrid, StandardNormal
 from longflow.distributions.hybrid import BEGINNINGS

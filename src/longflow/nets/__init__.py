@@ -4,6 +4,7 @@ from longflow.nets.causal import Causal, Seen
 from longflow.nets.contraction import Branch, Contraction, DenseContraction, conv_layers, linear_layers
 from longflow.nets.conv import ChannelNorm, ConvNet, ZeroConv, beside
 from longflow.nets.embedding import Standardiser, embedding
+from longflow.nets.field import ConcatSquash
 from longflow.nets.made import MADE, MaskedLinear, ResMADE
 from longflow.nets.mlp import MLP
 from longflow.nets.residual_mlp import ResidualMLP
@@ -16,6 +17,7 @@ __all__ = [
     "Branch",
     "Causal",
     "ChannelNorm",
+    "ConcatSquash",
     "Contraction",
     "ConvNet",
     "DenseContraction",

@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from longflow.bijections import Standardise
 from longflow.commands.fit import ROWS_AT_ONCE, Weighted, distinct, fit, threads_of
-from longflow.commands.rows import fixed_draws
 from longflow.data import Support
 from longflow.data.checks import feature
 from longflow.data.support import require_inside
@@ -20,6 +19,7 @@ from longflow.distributions import LatentModel
 from longflow.errors import UsageError, choose
 from longflow.models import CATALOGUE, build
 from longflow.models.supported import fit_units, supported
+from longflow.seeds import fixed_draws
 from longflow.training import Recipe
 from longflow.training.device import prepare
 

@@ -1,24 +1,22 @@
 """Where did a number stop being finite?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from longflow.errors import UsageError
+from longflow.objectives import Turn
 
 
-def offending_layer(model: nn.Module, x: Tensor, context: Tensor | None) -> str:
-    """Run the model once more and name the first layer whose output is not finite, else whose gradient is not."""
+def offending_layer(model: nn.Module, turns: Iterable[Turn], part: str) -> str:
+    """Play the turns of the step once more, up to that of `part`, and name the first layer whose output is not finite.
+
+    Else name a parameter whose gradient is not.
+    """
     found: list[str] = []
     hooks = [module.register_forward_hook(_watch(name, found)) for name, module in model.named_modules()]
     try:
-        with torch.no_grad():
-            try:
-                model(x, context)
-            except UsageError:  # labels are no context of a density
-                model(x)
+        _play(turns, part)
     finally:
         for hook in hooks:
             hook.remove()
@@ -26,6 +24,12 @@ def offending_layer(model: nn.Module, x: Tensor, context: Tensor | None) -> str:
         return f"first non-finite output in layer '{found[0]}'"
     bad = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     return f"first non-finite gradient in '{bad[0]}'" if bad else "no layer found on a second run (random noise?)"
+
+
+def _play(turns: Iterable[Turn], part: str) -> None:
+    for turn, _ in turns:
+        if turn == part:
+            return
 
 
 def _watch(name: str, found: list[str]) -> Callable[[nn.Module, Any, Any], None]:

@@ -99,9 +99,10 @@ def train(
             losses.append(numbers[0])
             norms.append(numbers[1])
             if not all(map(math.isfinite, numbers)):
+                again = objective(state.model, x, context, state.step / steps)
                 raise TrainingDivergedError(
                     f"step {state.step + 1}: loss {numbers[0]}, gradient norm {numbers[1]};"
-                    f" {offending_layer(state.model, x, context)}"
+                    f" {offending_layer(state.model, again, part)}"
                 )
             for group in optimiser.param_groups:
                 group["lr"] = lr

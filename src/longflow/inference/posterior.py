@@ -1,0 +1,189 @@
+"""Neural posterior estimation: p(θ | x) of a simulator, learned from its own draws."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
+
+from longflow.adaptive import adapt, moments
+from longflow.bijections import Bijection, Embedded, Standardise
+from longflow.distributions import Flow
+from longflow.errors import UsageError
+from longflow.inference.early import Held, fit_rows
+from longflow.models import build
+from longflow.seeds import fixed_draws
+from longflow.training import Recipe
+
+ADAPT_ROWS = 2048
+SIMULATIONS = Recipe(batch=128, lr=1e-3, schedule="constant", warmup=0, clip=5.0, ema=0.99)
+LEAST_DRAWN, MOST_DRAWN = 100, 100_000
+FEWEST_ACCEPTED = 1e-4
+"""The acceptance below which sampling stops: the flow has its mass outside the support."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """Parameters θ, (n, d), drawn within the support, and the share of all draws that lay in it."""
+
+    samples: Tensor
+    acceptance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """q(θ | x), a flow under a context, cut off at the support of the prior.
+
+    Attributes:
+        flow: The conditional density of θ, in its own units; contexts are raw observations x. It knows no support.
+        held: Log-likelihoods of training and held-out parameters after each epoch, in nats.
+        support: Where the prior has mass; None for the whole space.
+    """
+
+    flow: Flow
+    held: Held
+    support: Constraint | None = None
+
+    def sample(self, n: int, observation: Tensor) -> Sampled:
+        """Draw n times from q(θ | x) within the support, by rejection; `observation` is one x, without batch axis.
+
+        Raises UsageError where (nearly) all draws are rejected.
+        """
+        kept, drawn, found = [self._draw(0, observation)], 0, 0
+        while found < n:
+            size = n if not found else int(1.1 * (n - found) * drawn / found) + 10
+            theta = self._draw(min(max(size, LEAST_DRAWN), MOST_DRAWN), observation)
+            kept.append(theta[inside(self.support, theta)])
+            drawn, found = drawn + len(theta), found + len(kept[-1])
+            if drawn > 10 / FEWEST_ACCEPTED and found < FEWEST_ACCEPTED * drawn:
+                raise UsageError(
+                    f"of {drawn} draws {found} lie in the prior's support: the flow has its mass elsewhere"
+                )
+        return Sampled(torch.cat(kept)[:n], found / drawn if drawn else 1.0)
+
+    def _draw(self, n: int, observation: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.flow.sample(n, observation.expand(n, *observation.shape))
+
+
+def inside(support: Constraint | None, theta: Tensor) -> Tensor:
+    """Return which rows of θ, (B, d), lie in the support, (B,)."""
+    if support is None:
+        return torch.ones(len(theta), dtype=torch.bool, device=theta.device)
+    return support.check(theta).reshape(len(theta), -1).all(1)
+
+
+def fit_posterior(
+    theta: Tensor,
+    x: Tensor,
+    model: str = "nsf",
+    *,
+    options: Mapping[str, Any] | None = None,
+    embedding: nn.Module | None = None,
+    support: Constraint | None = None,
+    unconstrained: Bijection | None = None,
+    validation: float = 0.1,
+    patience: int = 20,
+    epochs: int = 1000,
+    recipe: Recipe = SIMULATIONS,
+    seed: int = 0,
+) -> Posterior:
+    """Fit p(θ | x) to N draws of prior and simulator by maximum likelihood of a conditional flow (NPE).
+
+    (Papamakarios & Murray 2016, with one round; Greenberg, Nonnenmacher & Macke 2019, section 2.) θ and x are brought
+    to mean 0 and deviation 1 inside, by the moments of the training rows.
+
+    Args:
+        theta: Parameters, (N, d).
+        x: Observations, (N, k), or of more axes under an embedding.
+        model: A name of the catalogue that takes a context.
+        options: The model's own options.
+        embedding: A network from standardised observations to features, (B, k'), trained with the rest.
+        support: Where the prior has mass, a constraint of torch.distributions (`prior.support`): draws outside are
+            rejected.
+        unconstrained: A bijection from the support to the whole space, put before all else: then nothing is rejected.
+        validation: Share of the rows that is held out.
+        patience: Epochs without a better held-out likelihood after which training ends.
+        epochs: The most epochs.
+        recipe: How to train.
+        seed: Of weights, held-out rows and batches.
+    """
+    theta, x = _checked(theta, x, support, validation, patience, epochs)
+    order = torch.randperm(len(theta), generator=torch.Generator().manual_seed(seed))
+    held_out = max(1, round(validation * len(theta)))
+    rest, out = order[held_out:], order[:held_out]
+    with fixed_draws(seed):
+        flow = conditional(theta[rest], x[rest], model, dict(options or {}), embedding, unconstrained)
+        adapt(flow, theta[rest[:ADAPT_ROWS]], x[rest[:ADAPT_ROWS]])
+        rows, held = (theta[rest], x[rest]), (theta[out], x[out])
+        found = fit_rows(flow, rows, held, recipe, epochs=epochs, patience=patience, seed=seed)
+    return Posterior(flow, found, support)
+
+
+def conditional(
+    theta: Tensor,
+    x: Tensor,
+    model: str,
+    options: dict[str, Any],
+    embedding: nn.Module | None,
+    unconstrained: Bijection | None,
+) -> Flow:
+    """Return an untrained flow of θ given raw x, with the standardisation of both."""
+    seen = nn.Sequential(Standardised(x), embedding or nn.Identity()).to(x.dtype)
+    with torch.no_grad():
+        features = seen(x[:2])
+    if features.dim() != 2:
+        raise UsageError(f"expected an embedding's features of shape (B, k); {tuple(features.shape)} came")
+    inner = build(model, tuple(theta.shape[1:]), context=features.shape[1], **options)
+    if not isinstance(inner, Flow):
+        raise UsageError(f"a posterior expects a model that is a flow under a context; '{model}' came")
+    flow = Flow(Embedded(seen, inner.bijection), inner.base, tuple(x.shape[1:]))
+    free = theta if unconstrained is None else unconstrained(theta)[0].detach()
+    mean, std = moments(free, torch.Size((1, free.shape[1])))
+    flow.preprocess(Standardise(mean[0], std[0]))
+    if unconstrained is not None:
+        flow.preprocess(unconstrained)
+    return flow.to(theta.dtype)
+
+
+class Standardised(nn.Module):
+    """(x - mean)/deviation of each number of an observation, by the moments of some rows, kept as buffers."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        mean, std = moments(rows, torch.Size((1, *rows.shape[1:])))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x at mean 0 and deviation 1."""
+        return (x - self.mean) / self.std
+
+
+def _checked(
+    theta: Tensor, x: Tensor, support: Constraint | None, validation: float, patience: int, epochs: int
+) -> tuple[Tensor, Tensor]:
+    if theta.dim() != 2 or len(theta) != len(x):
+        came = f"{tuple(theta.shape)} and {tuple(x.shape)}"
+        raise UsageError(f"expected parameters (N, d) and as many observations (N, …); {came} came")
+    if len(theta) < 10:
+        raise UsageError(f"expected at least 10 simulations; {len(theta)} came")
+    if not 0 < validation < 1 or patience < 1 or epochs < 1:
+        raise UsageError(
+            f"expected 0 < validation < 1, patience >= 1 and epochs >= 1; {validation}, {patience} and {epochs} came"
+        )
+    for name, values in (("parameters", theta), ("observations", x)):
+        rows = (~values.reshape(len(values), -1).isfinite().all(1)).nonzero().flatten().tolist()
+        if rows:
+            raise UsageError(f"expected finite {name}; {len(rows)} rows are not, the first is row {rows[0]}")
+    outside = (~inside(support, theta)).nonzero().flatten().tolist()
+    if outside:
+        raise UsageError(
+            f"expected parameters in the support; {len(outside)} rows are not, the first is row {outside[0]}"
+        )
+    return theta.to(torch.get_default_dtype()), x.to(torch.get_default_dtype())

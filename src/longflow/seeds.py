@@ -1,0 +1,19 @@
+"""Draws that a seed fixes, without a trace in the caller's generators."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from longflow.errors import UsageError
+
+
+@contextmanager
+def fixed_draws(seed: int) -> Iterator[None]:
+    """Start torch's generators at `seed`; put them back afterwards."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"expected a seed of 0 to 2^63 - 1; {seed} came")
+    used = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=used):
+        torch.manual_seed(seed)
+        yield
