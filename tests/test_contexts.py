@@ -25,6 +25,7 @@ from longflow.runs import Run
 from longflow.training import Batches, Recipe
 
 CONDITIONAL = [name for name, model in CATALOGUE.items() if "context" in model.options]
+LITTLE = {"fm": {"width": 8, "depth": 1, "evaluation_steps": 64}, **SMALL}
 QUICK = Recipe(lr=3e-3, batch=100, schedule="constant")
 TINY = {"width": 12, "blocks": 1}
 FLAGS = ["--width", "12", "--blocks", "1", "--threads", "1"]
@@ -126,7 +127,7 @@ def test_every_model_is_conditional_through_an_embedding(name, features, tmp_pat
     """log p(x | c) is that of the base and the Jacobian at c, and gradients reach the network."""
     own = {k: v for k, v in OWN.get(name, {}).items() if k in CATALOGUE[name].options}
     made = {"context_shape": [2], "embed_features": features, "embed_width": 6, "embed_depth": 1}
-    options = CATALOGUE[name].resolve(None, {**SMALL[name], **own, "context": features or 2})
+    options = CATALOGUE[name].resolve(None, {**LITTLE[name], **own, "context": features or 2})
     model = assemble(
         {"model": name, "options": options, "shape": [3], "preprocess": "none", "levels": None, "embedding": made}
     )
