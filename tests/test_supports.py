@@ -261,6 +261,7 @@ def test_units_are_those_of_unconstrained_numbers():
     close(z.mean(0), torch.zeros(4), 0.1)
     close(z.std(0), torch.ones(4), 0.1)
     assert model.log_prob(torch.from_numpy(x)).isfinite().all()
+    assert first.inset[0, 1].item() == pytest.approx(x[:, 1].min() / 2)
 
 
 def test_supports_are_saved_with_the_model(tmp_path):
