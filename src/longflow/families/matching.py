@@ -8,10 +8,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from longflow.bijections import Bijection, Chain, Continuous, Embedded
-from longflow.distributions import Flow, StandardNormal
+from longflow.bijections import Bijection, Chain, Continuous, Embedded, Solver
+from longflow.distributions import Case, Flow, StandardNormal
 from longflow.distributions.latent import LatentModel
 from longflow.errors import UsageError, choose
+from longflow.nets import ConcatSquash
 from longflow.objectives import Turn
 
 
@@ -48,6 +49,13 @@ class MatchedFlow(Flow):
         chain = Chain(Chain(first, self.before), self.continuous)
         embedded = isinstance(self.bijection, Embedded)
         self.bijection = Embedded(cast(Embedded, self.bijection).embedding, chain) if embedded else chain
+
+    @classmethod
+    def examples(cls) -> Iterator[Case]:
+        torch.manual_seed(0)
+        how = Solver("rk4", 12)
+        field = ConcatSquash(2, width=4, depth=1)
+        yield Case(cls(Continuous(field, 2, training=how, evaluation=how), (2,)))
 
     @property
     def _chain(self) -> Chain:
