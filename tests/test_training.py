@@ -16,6 +16,8 @@ from torch import nn
 
 from longflow.bijections import Affine, Inverse, Learned, adapt
 from longflow.cli import main
+from longflow.commands.configure import Settings
+from longflow.commands.train import train_run
 from longflow.distributions import Flow, StandardNormal
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.models import assemble, build
@@ -274,6 +276,8 @@ import sys
 import longflow.commands.train as t
 t.SECONDS_BETWEEN_CHECKPOINTS = 0.05
 from longflow.cli import main
+from longflow.commands.configure import Settings
+from longflow.commands.train import train_run
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -352,3 +356,48 @@ def test_patience_stops_a_run_and_resuming_it_changes_nothing(tmp_path):
     assert main(["train", "nice", "--out", str(run.path), "--resume"]) == 0
     assert run.metrics() == metrics
     assert same(run.weights(), weights)
+
+
+def test_a_compiled_step_trains_the_same_weights_and_resumes(tmp_path, monkeypatch):
+    compiled = []
+
+    def compile_eagerly(module, **how):
+        compiled.append(module)
+        how["backend"] = "eager"
+        module._compiled_call_impl = torch.compile(module._call_impl, **how)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_eagerly)
+    torch._dynamo.reset()
+
+    def trained(name, steps, **settings):
+        chosen = Settings(data="two-moons", steps=steps, out=str(tmp_path / name), threads=1, **settings)
+        return train_run("nice", chosen, Recipe(batch=32), {"hidden": 8, "depth": 1}).checkpoint()["state"]["model"]
+
+    plain, whole = trained("plain", 12), trained("whole", 12, compile=True)
+    trained("half", 6, compile=True)
+    half = trained("half", 12, compile=True, resume=True)
+    assert len(compiled) == 3
+    for name, value in plain.items():
+        assert torch.equal(whole[name], half[name])
+        torch.testing.assert_close(whole[name], value)
+    with pytest.raises(UsageError, match="compile True; False came"):
+        trained("half", 14, resume=True)
+
+
+def test_a_compiled_model_that_diverges_names_the_layer():
+    recipe = Recipe(batch=25, ema=0.0)
+    state = fresh(recipe)
+    torch._dynamo.reset()
+    state.model.compile(backend="eager")
+    with torch.no_grad():
+        state.model.density.bijection.parts[1].parts[2].inner.conditioner.layers[0].weight[0, 0] = math.nan
+    with pytest.raises(TrainingDivergedError, match=r"step 1: .*parts\.2.*layers\.0"):
+        go(state, recipe, 1)
+
+
+@pytest.mark.parametrize("model", ["vae", "infomax"])
+def test_only_the_likelihood_is_compiled(model, tmp_path):
+    chosen = Settings(data="digits", steps=2, out=str(tmp_path / "run"), compile=True)
+    with pytest.raises(UsageError, match="--compile is for densities"):
+        train_run(model, chosen, Recipe(), {})
+    assert not (tmp_path / "run").exists()

@@ -170,7 +170,8 @@ def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[F
     if config["model"] != model:
         raise UsageError(f"{flags['out']} holds a run of '{config['model']}'; '{model}' came with --resume")
     kept = {k: config[k] for k in ("steps", "seed", "preprocess", "patience", "adapt", "device", "threads")}
-    kept |= {"label_weight": config.get("label_weight", Settings.label_weight)}
+    for later in ("label_weight", "density_weight", "compile"):
+        kept[later] = config.get(later, getattr(Settings, later))
     kept |= {"data": config["data"]["spec"], "levels": config["data"]["quantised"]}
     kept |= {"support": declarations(config)}
     kept |= {"noise": config["noise"] and tuple(config["noise"])} | config["options"] | config["recipe"]

@@ -1,5 +1,7 @@
 """What training makes of a configuration and a data set before its first step."""
 
+import os
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +34,19 @@ def check_batches(model: torch.nn.Module, batch: int) -> None:
             f"normalisation of batches expects one process and at least 2 rows in a batch; {world_size()} process(es)"
             f" and batches of {batch} came"
         )
+
+
+def check_compiled(model: Coder, config: Mapping[str, Any]) -> None:
+    """Raise UsageError for a step that is asked to be compiled and cannot be."""
+    if not config["compile"]:
+        return
+    if not isinstance(objective_of(config), MaximumLikelihood) or has_statistics(model):
+        raise UsageError(
+            "--compile is for densities that are trained by their likelihood alone, without statistics of batches"
+        )
+    compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
+    if not any(map(shutil.which, compilers)):
+        raise UsageError(f"--compile expects a C++ compiler; none of {', '.join(compilers)} is to be found")
 
 
 def check_importance(model: Coder, config: Mapping[str, Any]) -> None:

@@ -7,8 +7,13 @@ from longflow.commands.configure import Settings
 from longflow.errors import UsageError
 from longflow.runs import Run
 
-LATER_SETTINGS = {"label_weight": Settings.label_weight, "density_weight": Settings.density_weight, "supports": None}
-"""Settings that runs begun before there were classes lack."""
+LATER_SETTINGS = {
+    "label_weight": Settings.label_weight,
+    "density_weight": Settings.density_weight,
+    "supports": None,
+    "compile": Settings.compile,
+}
+"""Settings that older runs lack."""
 
 
 def check_same(run: Run, config: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from longflow.commands.prepare import (
     caution,
     check_batches,
     check_classifier,
+    check_compiled,
     check_importance,
     check_negatives,
     classes_of,
@@ -85,6 +86,7 @@ def train_run(
         run = Run(settings.out or default_out(name, settings.data))
         check_batches(model, recipe.batch)
         check_classifier(model, config)
+        check_compiled(model, config)
         check_negatives(model, config)
         check_importance(model, config)
         agreed(rank, lambda: _open(run, config, resume=settings.resume))
@@ -169,6 +171,8 @@ class Trainer:
         saved = time.monotonic()
         if self._stale():
             return
+        if self.config["compile"]:
+            self.state.model.compile()
         with stopping() as asked, self._bar(steps) as bar:
             for progress in self._steps(steps):
                 bar.show(progress)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from longflow.objectives import Turn
@@ -16,7 +17,8 @@ def offending_layer(model: nn.Module, turns: Iterable[Turn], part: str) -> str:
     found: list[str] = []
     hooks = [module.register_forward_hook(_watch(name, found)) for name, module in model.named_modules()]
     try:
-        _play(turns, part)
+        with torch.compiler.set_stance("force_eager"):  # a compiled model would not call the hooks
+            _play(turns, part)
     finally:
         for hook in hooks:
             hook.remove()
