@@ -4,7 +4,7 @@
     LONGFLOW_DATA=... python benchmarks/cluster_digits.py mnist|mnist-essay --seeds 3 --out OUT
 
 `digits` trains on all 1,797 pictures, as clustering sees no labels, and assigns those; `digits-split` and `mnist` train
-on the training rows and assign the test rows, too (`mnist-essay` by the convolutional network of the essay). The weights
+on the training rows and assign the test rows, too (`mnist-essay` by the essay's convolutions). The weights
 are the average of the end: nothing is chosen by labels or by validation. `nats` is the bound on log p(x), of which the
 best of several seeds could be chosen. One thread; a line for each seed goes to OUT/clusters.jsonl, the pictures of the
 first to OUT/clusters-*.png.
