@@ -139,7 +139,9 @@ def test_classes_are_a_context_and_none_is_their_mixture():
     close(model.distribution().log_prob(x), by_class.logsumexp(0) - math.log(3), 1e-6)
 
 
-def test_arguments_are_checked_as_torch_checks_them():
+def test_arguments_are_checked_as_torch_checks_them(monkeypatch):
+    # torch.compile turns torch's own checks off for the rest of the process.
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)
     flow = conditional()
     own = flow.distribution(doubles(5, 2))
     with pytest.raises(ValueError, match="parameter context"):
