@@ -18,6 +18,7 @@ import json
 import math
 import os
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -212,11 +213,15 @@ def theirs(method, prior, theta, x, seed):
     import sbi
     from sbi.inference import NPE
     from sbi.neural_nets import posterior_nn
+    from torch.utils.tensorboard import SummaryWriter
 
     bins = {} if method == "maf" else {"num_bins": NETS["bins"]}
     net = posterior_nn(method, hidden_features=NETS["hidden"], num_transforms=NETS["transforms"], **bins)
-    inference = NPE(prior, density_estimator=net, show_progress_bars=False)
-    estimator = inference.append_simulations(theta, x).train()
+    with tempfile.TemporaryDirectory() as logs:
+        writer = SummaryWriter(logs)
+        inference = NPE(prior, density_estimator=net, show_progress_bars=False, summary_writer=writer)
+        estimator = inference.append_simulations(theta, x).train()
+        writer.close()
     posterior = inference.build_posterior(estimator)
 
     def sample(n, observation):
