@@ -186,7 +186,8 @@ def test_pictures_have_complexities(runs, capsys, tmp_path):
 def test_bad_methods_are_told(runs, capsys):
     ask = ("score", runs / "run", runs / "new.csv", "--method")
     assert "complexity" in refused(capsys, *ask, "complexty")
-    assert "picture of levels" in refused(capsys, *ask, "complexity")
+    assert "is for pictures" in refused(capsys, *ask, "complexity")
+    assert "is for --method ratio" in refused(capsys, *ask, "latent", "--background", runs / "run")
     assert "shape" in refused(capsys, *ask, "ratio", "--background", runs / "digits")
 
 

@@ -9,6 +9,7 @@ import pytest
 from doors import answer, refused
 
 from longflow.commands.configure import Settings
+from longflow.commands.simplest import background_bits, baselines
 from longflow.commands.tables import columns_of, write_table
 from longflow.commands.train import train_run
 from longflow.data import CATALOGUE, load, read
@@ -163,7 +164,7 @@ def test_columns_with_supports_beside_contexts(tmp_path, capsys):
     assert list(drawn) == ["kids", "temp", "age", "income"]
     assert (drawn[["kids", "income"]] >= 0).all(axis=None)
     assert answer(capsys, "evaluate", tmp_path / "run")["likelihood"] == "lower bound"
-    assert "unknown column 'age'" in refused(
+    assert "'age' is a context" in refused(
         capsys, "train", "nice", "--data", tmp_path / "t.parquet", "--context", "age", "--support", "age=integer"
     )
 
@@ -310,3 +311,30 @@ def test_damaged_tables_are_told(home, capsys):
     assert "has 6 columns; expected 8" in refused(capsys, "train", "nice", "--data", "power")
     (home / "miniboone" / "data.npy").write_bytes(b"\x93NUMPY")
     assert "data.npy cannot be read" in refused(capsys, "train", "nice", "--data", "miniboone")
+
+
+def test_a_file_without_rows_is_told(trained, tmp_path, capsys):
+    (tmp_path / "head.csv").write_text(",".join(frame().columns) + "\n")
+    assert "head.csv has no rows" in refused(capsys, "score", trained / "run", tmp_path / "head.csv")
+
+
+def test_simplest_models_of_whole_columns_are_dequantised(tmp_path):
+    """What a context tells of an independent column is nothing, whether that column is whole or not."""
+    r = np.random.default_rng(0)
+    flag, c = (r.random(3000) < 0.3).astype(int), r.normal(size=3000)
+    pd.DataFrame({"flag": flag, "x": r.normal(size=3000), "c": c}).to_csv(tmp_path / "t.csv", index=False)
+    data = load(tmp_path / "t.csv", context=("c",)).declare(("flag=integer 0:1",))
+    found = {name: value["bits_per_dim"] for name, value in baselines(data).items()}
+    assert found["Gaussian given the context"] == pytest.approx(found["Gaussian"], abs=5e-3)
+    variance = data.split("test")[:, 0].var() + 1 / 12
+    assert found["Gaussian"] == pytest.approx(0.25 * np.log2((2 * np.pi * np.e) ** 2 * variance), abs=0.05)
+    assert background_bits(data, data.split("test")).mean() == pytest.approx(found["Gaussian"])
+
+
+def test_a_gaussian_of_collinear_columns_is_no_background(tmp_path):
+    x = np.random.default_rng(0).normal(size=(100, 1))
+    np.save(tmp_path / "t.npy", np.hstack((x, 2 * x)))
+    data = load(tmp_path / "t.npy")
+    assert baselines(data) == {}
+    with pytest.raises(UsageError, match="use --background"):
+        background_bits(data, data.split("test"))

@@ -503,6 +503,10 @@ def test_bad_given_is_told(given, told, run, capsys):
     assert told in refused(capsys, "sample", run, "--given", given)
 
 
+def test_contexts_are_no_labels(run, capsys):
+    assert "takes --given" in refused(capsys, "sample", run, "--label", 2)
+
+
 def test_bad_files_are_told(run, table, folder, tmp_path, capsys):
     assert "not both" in refused(capsys, "sample", run, "--given", "a=1,b=2", "--given-file", table)
     plain = tmp_path / "plain"

@@ -83,7 +83,9 @@ def sample(
     if n * math.prod(config["shape"]) > MOST_NUMBERS:
         raise UsageError(f"expected at most {MOST_NUMBERS // math.prod(config['shape']):,} samples; {n:,} came")
     contexts = contexts_to_draw(folder, n, given, given_file, seed)
-    labels = (
+    if contexts is not None and label is not None:
+        raise UsageError("--label is for models of classes; a conditional density takes --given")
+    own = (
         labels_to_draw(model, label, n) if contexts is None else torch.as_tensor(contexts).to(next(model.parameters()))
     )
     asked = scale_temperature or temperature
@@ -92,7 +94,7 @@ def sample(
     mark += ["given"] if given or given_file else []
     path = output_path(folder, config, "-".join(["sample", *mark, f"seed{seed}"]), out)
     temperatures = [scale_temperatures(model, scale_temperature)] if scale_temperature else list(temperature)
-    drawn = [draw(model, n, t, seed, labels, noise=noise or kind_of(config) != "picture") for t in temperatures]
+    drawn = [draw(model, n, t, seed, own, noise=noise or kind_of(config) != "picture") for t in temperatures]
     pictured = path.suffix == ".png" and kind_of(config) == "picture"
     if len(drawn) > 1 and not pictured:
         raise UsageError(f"expected one temperature for {path.suffix}; several are for pictures of images")

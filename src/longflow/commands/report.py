@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from longflow import figures
-from longflow.baselines import UNIFORM_VARIANCE, gaussian_bits, histogram_bits
 from longflow.commands.conditional import conditional_sections
 from longflow.commands.configure import classifier_alone
 from longflow.commands.draw import kind_of
@@ -16,6 +15,7 @@ from longflow.commands.progress import names_of
 from longflow.commands.represent import measure_codes
 from longflow.commands.represented import highlights_of, sections_of
 from longflow.commands.sections import plane_sections, spectrum_sections, table_sections
+from longflow.commands.simplest import baselines
 from longflow.data import Dataset
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
@@ -24,13 +24,6 @@ from longflow.models import CATALOGUE, load
 from longflow.report import Picture, Section, page
 from longflow.runs import Run, write_bytes, write_json, write_text
 from longflow.training.device import prepare
-from longflow.units import standard_error
-
-GAUSSIAN_DIMS = 3072
-"""Largest number of dimensions for which the full-covariance Gaussian is fitted."""
-
-LARGEST_CONDITION = 1e10
-"""Of a correlation matrix; beyond it the columns are collinear to the rounding of the stored float32."""
 
 
 def report(
@@ -84,51 +77,6 @@ def report(
     )
     write_text(folder.page_file, html)
     return {"run": str(folder.path), **result, "report": str(folder.page_file)}
-
-
-def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Return test bits/dim and standard error of models without learning, in the units of the flow's."""
-    train, test = dataset.split("train"), dataset.split("test")
-    found: dict[str, np.ndarray] = {}
-    if dataset.dims <= GAUSSIAN_DIMS and (dataset.levels is not None or _is_full_rank(train)):
-        found["Gaussian"] = gaussian_bits(train, test, noise_variance=UNIFORM_VARIANCE * _whole(dataset))
-    if dataset.levels is not None:
-        found["histogram per dimension"] = histogram_bits(train, test, dataset.levels)
-    if dataset.contexts is not None and dataset.levels is None:
-        found |= _conditional_gaussian(dataset)
-    return {
-        name: {"bits_per_dim": float(bits.mean()), "stderr_bits_per_dim": standard_error(bits)}
-        for name, bits in found.items()
-    }
-
-
-def _whole(dataset: Dataset) -> np.ndarray:
-    """Return which numbers of an event are dequantised, 1 or 0 to broadcast to (D,)."""
-    if dataset.supports is None:
-        return np.array(float(dataset.levels is not None))
-    return np.array([bool(s and s.whole) for s in dataset.supports], np.float64)
-
-
-def _conditional_gaussian(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Return log p(x | c) = log p(x, c) - log p(c) of one Gaussian of rows and contexts, in bits/dim of the rows, (N,).
-
-    It is a linear regression on the contexts with normal errors. {} where the Gaussian has no density.
-    """
-    rows = [dataset.events(split) for split in ("train", "test")]
-    given = [np.asarray(events.contexts).reshape(len(events), -1) for events in rows]
-    both = [np.concatenate((e.rows.reshape(len(e), -1), c), 1) for e, c in zip(rows, given, strict=True)]
-    if both[0].shape[1] > GAUSSIAN_DIMS or not _is_full_rank(both[0]):
-        return {}
-    joint, alone = (gaussian_bits(*parts) * parts[0].shape[1] for parts in (both, given))
-    return {"Gaussian given the context": (joint - alone) / dataset.dims}
-
-
-def _is_full_rank(rows: np.ndarray) -> bool:
-    """Return whether a Gaussian fitted to continuous rows has a density: more rows than features, none collinear."""
-    flat = rows.reshape(len(rows), -1).astype(np.float64)
-    if len(flat) <= flat.shape[1]:
-        return False
-    return bool(np.linalg.cond(np.atleast_2d(np.corrcoef(flat, rowvar=False))) < LARGEST_CONDITION)
 
 
 def _highlights(result: dict[str, Any]) -> dict[str, str]:
@@ -218,12 +166,13 @@ def _likelihood(run: Run, result: dict[str, Any]) -> Section:
         )
     text = (
         f"Test {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim ({_convention(result)}). "
-        "Below, the same test events under models that learn nothing but moments or counts of the training data. "
-        "Many pixels of simple pictures are constant, and a histogram spends nothing on those, while a density of "
-        "dequantised data must learn that their noise is flat: the histogram is hard to beat."
+        "Below, the same test events under models that learn nothing but moments or counts of the training data."
     )
-    if result["dequantiser"] is None:
-        text = text.split(" Many pixels")[0]
+    if "histogram per dimension" in result["baselines"]:
+        text += (
+            " Many pixels of simple pictures are constant, and a histogram spends nothing on those, while a density of"
+            " dequantised data must learn that their noise is flat: the histogram is hard to beat."
+        )
     bars = {f"this {result['model']}": result} | result["baselines"]
     values = {name: (v["bits_per_dim"], v["stderr_bits_per_dim"]) for name, v in bars.items()}
     return Section(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from longflow.commands.anomalies import Method, anomaly_columns
+from longflow.commands.anomalies import Method, anomaly_columns, check_methods
 from longflow.commands.draw import open_model
 from longflow.commands.evaluate import (
     check_contexts,
@@ -50,7 +50,7 @@ def score(
         run: A run directory.
         file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data; levels that fit are the run's.
             Contexts of a conditional density are found by their names, wherever they are in the table.
-        method: One or more scores of anomalies.
+        method: One or more scores of anomalies, for densities without a context; complexity is for pictures.
         background: Run whose log-likelihood `ratio` divides by; by default one Gaussian of the training rows or, for
             levels, a histogram of each number.
         importance_samples: Draws of the dequantiser and of an autoencoder's code for each row; more tighten the bound.
@@ -64,9 +64,12 @@ def score(
         raise UsageError(f"expected --out to be a new {' or '.join(SUFFIXES)} file; '{path}' came")
     check_table(path)
     check_samples(model, importance_samples)
+    check_methods(folder, model, method, background)
     content = read(file, context_of(folder.config()))
+    if not len(content.rows):
+        raise UsageError(f"{file} has no rows")
     own = folder.config()["levels"]
-    fits = content.levels is not None and own is not None and len(content.rows) > 0 and content.rows.max() < own
+    fits = content.levels is not None and own is not None and content.rows.max() < own
     check_like(folder, content.rows.shape[1:], own if fits else content.levels, content.columns, file)
     check_contexts(folder, content.contexts, file)
     content = content.declare(declarations(folder.config()))

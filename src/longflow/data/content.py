@@ -71,10 +71,14 @@ class Content:
         """Return a table whose columns have declared supports, COLUMN=SUPPORT each (see `Support`).
 
         Raises:
-            UsageError: a declaration is wrong, or a value lies outside: where in the source.
+            UsageError: a declaration is wrong or of a context, or a value lies outside: where in the source.
         """
         if not declarations:
             return self
+        contexts = () if self.contexts is None else self.contexts.names
+        for column in (text.rpartition("=")[0].strip() for text in declarations):
+            if column in contexts:
+                raise UsageError(f"{column!r} is a context: supports are for the columns that the density is of")
         supports = of_table(self.name, self.rows, self.levels, self.columns, declarations, self.place)
         return replace(self, supports=supports)
 

@@ -200,8 +200,10 @@ def weights_of(sample_weight: ArrayLike | None, rows: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(rows)
     weights = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
-    if weights.shape != (rows,) or weights.min() < 0:
-        raise UsageError(f"expected sample weights >= 0 of shape ({rows},); {weights.shape} came")
+    if weights.shape != (rows,):
+        raise UsageError(f"expected sample weights of shape ({rows},); {weights.shape} came")
+    if weights.min() < 0:
+        raise UsageError(f"expected sample weights >= 0; {weights.min():g} came")
     if not weights.any():
         raise UsageError("Sample weights must contain at least one non-zero number.")
     return weights
@@ -211,6 +213,10 @@ def supports_of(declared: Mapping[str | int, str], features: int, names: tuple[s
     """Return the support of each column, from those declared by name or place."""
     found = [Support()] * features
     for column, text in declared.items():
+        if isinstance(column, str) and names is None:
+            raise UsageError(
+                f"X has no names of columns: declare supports by place, 0 to {features - 1}; {column!r} came"
+            )
         if isinstance(column, str):
             place = (names or ()).index(choose("column", column, names or ()))
         elif 0 <= column < features:
@@ -232,7 +238,7 @@ def flow_of(name: str, supports: tuple[Support, ...], options: Mapping[str, Any]
     except UsageError as error:
         if features > 1:
             raise
-        raise UsageError(f"{error} (n_features = 1: {name} takes no table of one column)") from error
+        raise UsageError(f"{error} (n_features = 1)") from error
     if not any(support.bounded or support.whole for support in supports):
         return flow
     flow.preprocess(Standardise(torch.zeros(features), torch.ones(features)))
