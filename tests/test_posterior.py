@@ -284,6 +284,10 @@ def test_mistakes_are_told():
     assert "features of shape (B, k)" in refused(theta, x, embedding=nn.Unflatten(1, (1, 3)))
     assert "unknown model 'nise'; did you mean 'nice'" in refused(theta, x, model="nise")
     assert "context" in refused(theta, x, model="vae")
+    assert "leaves 2 of 50 rows" in refused(theta, x, validation=0.98)
+    nan = theta.index_fill(0, torch.tensor([3]), math.nan)
+    assert "finite parameters" in refused(nan, x, support=constraints.independent(constraints.real, 1))
+    assert "finite observations" in refused(theta, x.double() * 1e300)  # beyond float32
     assert "0 < validation < 1" in refused(theta, x, validation=1.0)
     with pytest.raises(UsageError, match="as many observations"):
         sbc_ranks(exact_sample, theta, x[:3])

@@ -117,8 +117,7 @@ def fit_posterior(
     """
     theta, x = _checked(theta, x, support, unconstrained, validation, patience, epochs)
     order = torch.randperm(len(theta), generator=torch.Generator().manual_seed(seed))
-    held_out = max(1, round(validation * len(theta)))
-    rest, out = order[held_out:], order[:held_out]
+    out, rest = order.tensor_split([held_out(len(theta), validation)])
     with fixed_draws(seed):
         flow = conditional(theta[rest], x[rest], model, dict(options or {}), embedding, unconstrained)
         finite_rows("log-densities before training", log_probs(flow, theta, x))
@@ -126,6 +125,11 @@ def fit_posterior(
         rows, held = (theta[rest], x[rest]), (theta[out], x[out])
         found = fit_rows(flow, rows, held, recipe, epochs=epochs, patience=patience, seed=seed)
     return Posterior(flow, found, support)
+
+
+def held_out(rows: int, share: float) -> int:
+    """Return how many rows are held out."""
+    return max(1, round(share * rows))
 
 
 def conditional(
@@ -178,10 +182,12 @@ def _checked(
         raise UsageError(
             f"expected 0 < validation < 1, patience >= 1 and epochs >= 1; {validation}, {patience} and {epochs} came"
         )
-    all_rows(inside(support, theta), "parameters in the support")
-    theta, x = theta.to(torch.get_default_dtype()), x.to(torch.get_default_dtype())
+    if len(theta) - held_out(len(theta), validation) < 2:
+        raise UsageError(f"expected a validation share that leaves 2 of {len(theta)} rows to train; {validation} came")
+    given, theta, x = theta, theta.to(torch.get_default_dtype()), x.to(torch.get_default_dtype())
     finite_rows("parameters", theta)
     finite_rows("observations", x)
+    all_rows(inside(support, given), "parameters in the support")
     if unconstrained is not None:
         with torch.no_grad():
             free, log_det = unconstrained(theta)
