@@ -175,6 +175,61 @@ def test_weights_of_the_density_itself_are_equal():
     assert found.k_hat == -math.inf
 
 
+def test_a_fit_is_weighed_by_other_draws_than_it_was_trained_by():
+    seen = []
+
+    def log_density(x):
+        seen.append(x.detach())
+        return standard(x)
+
+    fit = fit_density(coupling(), log_density, steps=1, recipe=Recipe(batch=8, lr=1e-9), draws=8)
+    assert (seen[0] - fit.weighted.samples).abs().max() > 0.1
+    again = fit_density(coupling(), standard, steps=1, recipe=Recipe(batch=8, lr=1e-9), draws=8)
+    assert torch.equal(again.weighted.samples, fit.weighted.samples)
+
+
+class Doubtful(Flow):
+    """A flow whose log q is exact in evaluation and an estimate without bias in training, like some of many numbers."""
+
+    def sample_and_log_prob(self, n, context=None, temperature=1.0):
+        x, log_q = super().sample_and_log_prob(n, context, temperature)
+        return x, log_q + 2 * torch.randn(n).to(x) if self.training else log_q
+
+
+def test_the_weights_of_the_forward_divergence_are_those_of_evaluation():
+    flow = Doubtful(full_rank().bijection, StandardNormal((2,))).double().train()
+    flow.base.eval()
+    torch.manual_seed(0)
+    ((_, loss),) = ForwardKL(target)(flow, torch.empty(400, 0), None)
+    torch.manual_seed(0)
+    close(loss, -flow(flow.sample(400)).mean() / (2 * math.log(2)), 1e-9)  # q = p: all weights are equal
+    assert [flow.training, flow.bijection.training, flow.base.training] == [True, True, False]
+
+
+def test_weights_are_of_the_evaluation_mode_and_of_exact_likelihoods():
+    flow = Doubtful(full_rank().bijection, StandardNormal((2,))).double().train()
+    assert importance(flow, target, 200).ess == pytest.approx(200, rel=1e-9)
+    assert flow.training
+    for inexact, told in (
+        (Flow(Learned(Affine(), (3,)), StandardNormal((3,)), padding=1), "'lower bound' came"),
+        (longflow.build("residualflow", (80,), width=8, blocks=1), "'estimate' came"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            importance(inexact, standard, 5)
+
+
+def test_means_are_of_values_of_any_type():
+    weighted = Weighted(torch.zeros(4, 1), torch.tensor([0.1, 0.2, 0.3, 0.4]).log())
+    for values in (torch.tensor([1, 0, 0, 1]), torch.tensor([True, False, False, True])):
+        mean, error = weighted.mean(values)
+        assert float(mean) == pytest.approx(0.5)
+        assert float(error) == pytest.approx(math.sqrt((0.01 + 0.04 + 0.09 + 0.16) / 4))
+    double = torch.full((4, 2), 1 / 3, dtype=torch.float64)
+    assert weighted.mean(double)[0].dtype == torch.float64
+    with pytest.raises(UsageError, match="each of 4 draws"):
+        weighted.mean(torch.ones(1))
+
+
 def test_draws_follow_from_the_seed_and_leave_the_generator_alone():
     torch.manual_seed(7)
     before = torch.get_rng_state()
@@ -359,6 +414,7 @@ def test_mistakes_are_told():
     assert "none has any density" in mistake(spoiled(-math.inf, slice(None)), objective=ForwardKL)
     assert "without context" in mistake(standard, longflow.build("nice", (2,), context=3))
     assert "batches" in mistake(standard, longflow.build("realnvp", (2,), norm="batch"))
+    assert "dropout 0; 0.2 came" in mistake(standard, longflow.build("nice", (2,), hidden=8, depth=1, dropout=0.2))
     assert "lower bound" in mistake(standard, Flow(Learned(Affine(), (3,)), StandardNormal((3,)), padding=1))
     assert "1 step" in mistake(standard, draws=0)
     with pytest.raises(UsageError, match="did you mean 'path'"):

@@ -8,12 +8,13 @@ from tolerances import close
 from torch import nn
 from torch.distributions import constraints
 
+from longflow.adaptive import settle
 from longflow.bijections import Affine, Chain, Coupling, Logit, Standardise
 from longflow.distributions import Flow, StandardNormal
-from longflow.errors import UsageError
-from longflow.inference import Posterior, fit_posterior, sbc_ranks, uniformity
+from longflow.errors import TrainingDivergedError, UsageError
+from longflow.inference import Posterior, early, fit_posterior, sbc_ranks, uniformity
 from longflow.inference.early import Held
-from longflow.nets import MLP
+from longflow.nets import MLP, Standardiser
 from longflow.objectives import MaximumLikelihood, WeightedLikelihood, weigh
 from longflow.training import Recipe
 
@@ -133,6 +134,93 @@ def test_training_ends_when_held_out_rows_stop_getting_likelier():
         )
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_batch_statistics_are_settled_on_the_weights_that_are_kept(ema):
+    """The kept model is the validated one: settling it on the same rows again changes nothing, on no others either."""
+    theta, x = simulate(400)
+    options, recipe = {**OPTIONS, "norm": "batch"}, Recipe(batch=60, lr=0.01, warmup=0, ema=ema)
+    posterior = fit_posterior(theta, x, "realnvp", options=options, recipe=recipe, epochs=6)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    out, rest = order[:40], order[40:]
+    with torch.no_grad():
+        kept = posterior.flow.log_prob(theta[out], x[out])
+        settle(posterior.flow, theta[rest], x[rest])
+        close(posterior.flow.log_prob(theta[out], x[out]), kept, 1e-4)
+    assert float(kept.mean()) == pytest.approx(posterior.held.best, abs=1e-4)
+    with pytest.raises(UsageError, match="batches of at least 2"):
+        fit_posterior(theta, x, "realnvp", options=options, recipe=Recipe(batch=1), epochs=1)
+
+
+@pytest.mark.parametrize(("theta_unit", "x_unit"), [(2.0**-27, 1.0), (2.0**-70, 2.0**-70), (2.0**60, 2.0**40)])
+def test_units_do_not_matter(theta_unit, x_unit):
+    """Powers of 2 leave every standardised number as it is, and log p(θ | x) is that of another unit."""
+    theta, x = simulate(100)
+    theta, x = torch.cat((theta, torch.full((100, 1), 0.1)), 1), torch.cat((x, torch.zeros(100, 1)), 1)
+    plain, other = (
+        fit_posterior(theta * a, x * b, "nice", options={"hidden": 8, "depth": 1}, epochs=2).held.validation
+        for a, b in ((1.0, 1.0), (theta_unit, x_unit))
+    )
+    moved = 2 * math.log(theta_unit)  # the third parameter does not vary: nothing to scale by
+    assert other == pytest.approx([value - moved for value in plain], abs=1e-3)
+
+
+def test_numbers_that_are_constant_but_for_rounding_are_not_scaled():
+    units = Standardiser((3,))
+    values = torch.tensor([0.1, -3e7, 0.0], dtype=torch.float64).repeat(1001, 1)
+    units.fit(values * (1 + 1e-16 * torch.arange(1001, dtype=torch.float64)[:, None]))
+    assert units.scale.tolist() == [1.0, 1.0, 1.0]
+    units.fit(values.float())
+    assert units.scale.tolist() == [1.0, 1.0, 1.0]
+    units.fit(torch.tensor([[1e-30, 1.0, 5.0], [3e-30, 1.0 + 1e-5, 5.0]]))
+    close(units.scale[:2] / torch.tensor([1e-30, 5e-6]), torch.ones(2), 0.03)  # float32 has 84 units in 1e-5
+
+
+class Root(nn.Module):
+    """An embedding without a number below -3 standard deviations."""
+
+    def forward(self, x):
+        return (x + 3).sqrt()
+
+
+@pytest.mark.parametrize("row", [2, 7])
+def test_rows_without_a_finite_density_are_named_before_training(row):
+    """Held out (row 7) or not: a logit has no number at 1.5, a root none of negative numbers."""
+    theta, x = torch.rand(50, 2), simulate(50)[1]
+    x[row] = -100.0
+    told = f"1 rows are not, the first is row {row}"
+    assert f"log-densities before training; {told}" in refused(theta, x, embedding=Root())
+    theta[row, 1] = 1.5
+    assert f"parameters under `unconstrained`; {told}" in refused(theta, x, unconstrained=Logit(0.0))
+
+
+def test_an_epoch_of_no_number_is_never_the_best():
+    held = Held(validation=[math.nan, -2.0, math.nan, -math.inf])
+    assert (held.best, held.stale) == (-2.0, 2)
+    assert (Held(validation=[math.nan, math.nan]).best, Held(validation=[math.nan]).stale) == (-math.inf, 1)
+    assert (Held().best, Held().stale) == (-math.inf, 0)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_fit_that_held_out_rows_never_liked_is_an_error(epochs, monkeypatch):
+    monkeypatch.setattr(early, "mean_log_prob", lambda *_: math.nan)
+    with pytest.raises(TrainingDivergedError, match=f"{epochs} epochs"):
+        fit_posterior(*simulate(50), "nice", options={"hidden": 8, "depth": 1}, epochs=epochs)
+
+
+def test_draws_that_have_no_rank_are_refused():
+    theta, x = torch.zeros(3, 2), torch.zeros(3, 1)
+    with pytest.raises(UsageError, match=r"shape \(9, 2\); \(9, 1\) came for row 0"):
+        sbc_ranks(lambda n, seen: torch.zeros(n, 1), theta, x, draws=9)
+    with pytest.raises(UsageError, match=r"\(8, 2\) came"):
+        sbc_ranks(lambda n, seen: torch.zeros(n - 1, 2), theta, x, draws=9)
+    for wrong in (math.nan, math.inf):
+        spoiled = iter((torch.zeros(9, 2), torch.tensor([0.0, wrong]).expand(9, 2)))
+        with pytest.raises(UsageError, match="finite draws; 9 of 9 are not for row 1"):
+            sbc_ranks(lambda n, seen, spoiled=spoiled: next(spoiled), theta, x, draws=9)
+    with pytest.raises(UsageError, match="finite parameters; 1 rows are not, the first is row 2"):
+        sbc_ranks(exact_sample, theta.index_fill(0, torch.tensor([2]), math.nan), x)
+
+
 def test_a_fit_follows_from_its_seed_and_leaves_the_generator_alone():
     theta, x = simulate(100)
     before = torch.get_rng_state()
@@ -184,6 +272,7 @@ def test_mistakes_are_told():
     theta, x = simulate(50)
     assert "(50, 2) and (49, 3) came" in refused(theta, x[:49])
     assert "(50,) and" in refused(theta[:, 0], x)
+    assert "and (50,) came" in refused(theta, x[:, 0])
     assert "at least 10 simulations; 0 came" in refused(theta[:0], x[:0])
     assert "observations; 2 rows are not, the first is row 7" in refused(
         theta, x.index_fill(0, torch.tensor([7, 9]), math.nan)
@@ -195,6 +284,10 @@ def test_mistakes_are_told():
     assert "features of shape (B, k)" in refused(theta, x, embedding=nn.Unflatten(1, (1, 3)))
     assert "unknown model 'nise'; did you mean 'nice'" in refused(theta, x, model="nise")
     assert "context" in refused(theta, x, model="vae")
+    assert "leaves 2 of 50 rows" in refused(theta, x, validation=0.98)
+    nan = theta.index_fill(0, torch.tensor([3]), math.nan)
+    assert "finite parameters" in refused(nan, x, support=constraints.independent(constraints.real, 1))
+    assert "finite observations" in refused(theta, x.double() * 1e300)  # beyond float32
     assert "0 < validation < 1" in refused(theta, x, validation=1.0)
     with pytest.raises(UsageError, match="as many observations"):
         sbc_ranks(exact_sample, theta, x[:3])

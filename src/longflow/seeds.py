@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from longflow.errors import UsageError
@@ -17,3 +18,8 @@ def fixed_draws(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=used):
         torch.manual_seed(seed)
         yield
+
+
+def derived(seed: int, *keys: int) -> int:
+    """Return the seed of another stream of draws, independent of those of `seed` and of other keys."""
+    return int(np.random.SeedSequence((seed, *keys)).generate_state(1, np.uint64)[0] >> 1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from longflow.distributions import Distribution
 from longflow.errors import UsageError, choose
+from longflow.inference.evaluating import evaluating
 from longflow.objectives import Turn
 from longflow.units import bits_per_dim
 
@@ -60,6 +61,8 @@ class ForwardKL:
 
     (Jerfel et al. 2021, section 3; as neural importance sampling: Müller et al. 2019, section 5.) It is punished where
     p is and q is not, hence covers modes and tails once a draw has found them; the bias of the weights falls as 1/B.
+    The weights are those of the evaluation mode: an estimate of log q without bias, as some flows train by, would be
+    exponentiated, and have one. The log q that is differentiated is that of the mode of the model.
 
     Attributes:
         log_density: log p̃. It may be -∞.
@@ -72,7 +75,7 @@ class ForwardKL:
     def __call__(self, model: nn.Module, x: Tensor, context: Tensor | None, done: float = 1.0) -> Iterator[Turn]:
         """Yield the loss once."""
         flow = cast(Distribution, model)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(flow):
             drawn, log_q = flow.sample_and_log_prob(len(x))
             log_weights = evaluated(self.log_density, drawn) - log_q
             check_weights(log_weights)

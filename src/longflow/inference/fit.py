@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from longflow.adaptive import has_statistics
@@ -16,12 +17,16 @@ from longflow.errors import UsageError
 from longflow.inference.divergences import LogDensity, ReverseKL
 from longflow.inference.importance import Weighted, importance
 from longflow.objectives import Objective
-from longflow.seeds import fixed_draws
+from longflow.seeds import derived, fixed_draws
 from longflow.training import Progress, Recipe, State, train
 from longflow.training.processes import stopping
 from longflow.units import nats
 
 VARIATIONAL = Recipe(batch=256, lr=2e-3, clip=10.0, ema=0.99)
+WEIGHING = 1
+"""The key of the draws that are weighed: those of the training would flatter the flow that was fitted to them."""
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +87,7 @@ def fit_density(
         kept = copy.deepcopy({"training": state.state_dict(), "history": history})
     flow.load_state_dict(state.best_weights.state_dict())
     tighten(flow.eval())
-    return Fit(flow, history, state.step, kept, importance(flow, log_density, draws, seed=seed))
+    return Fit(flow, history, state.step, kept, importance(flow, log_density, draws, seed=derived(seed, WEIGHING)))
 
 
 def _check(flow: Distribution, steps: int, draws: int) -> None:
@@ -96,6 +101,11 @@ def _check(flow: Distribution, steps: int, draws: int) -> None:
         raise UsageError(
             "a fit to a density expects rows that do not meet: normalise by learned scales, not by batches"
         )
+    for layer in flow.modules():
+        if isinstance(layer, DROPOUTS) and layer.p > 0:
+            raise UsageError(
+                f"a fit to a density draws and scores by one network: build it with dropout 0; {layer.p} came"
+            )
 
 
 def _shown(loop: Iterator[Progress], done: int, steps: int) -> Iterator[Progress]:

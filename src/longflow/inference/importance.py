@@ -10,6 +10,7 @@ from torch import Tensor
 from longflow.distributions import Distribution
 from longflow.errors import UsageError
 from longflow.inference.divergences import LogDensity, check_weights, evaluated
+from longflow.inference.evaluating import evaluating
 from longflow.inference.pareto import TRUSTED, pareto_smoothed
 from longflow.seeds import fixed_draws
 
@@ -75,7 +76,13 @@ class Weighted:
         return Weighted(self.samples, pareto_smoothed(self.log_weights)[0])
 
     def mean(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return E_p of values h(x_i), (N, ...), self-normalised, and its standard error (Owen 2013, eq. 9.8)."""
+        """Return E_p of values h(x_i), (N, ...), self-normalised, and its standard error (Owen 2013, eq. 9.8).
+
+        Values may be of any type of numbers, truths included (whose mean is a probability).
+        """
+        if values.shape[:1] != self.log_weights.shape:
+            raise UsageError(f"expected a value for each of {len(self.log_weights)} draws; {tuple(values.shape)} came")
+        values = values.to(torch.promote_types(values.dtype, self.log_weights.dtype))
         w = self.weights.to(values).reshape(-1, *[1] * (values.dim() - 1))
         mean = (w * values).sum(0)
         return mean, (w * (values - mean)).square().sum(0).sqrt()
@@ -92,12 +99,15 @@ class Weighted:
 def importance(flow: Distribution, log_density: LogDensity, n: int, *, seed: int = 0) -> Weighted:
     """Draw n events of the flow and weigh them by log p̃ - log q, with draws that the seed fixes.
 
-    Raises UsageError for n < 1, a log-density of the wrong shape, NaN or +∞ (naming rows), or 0 at every draw.
+    The flow draws in evaluation mode, and is left in the mode it was in. Raises UsageError for n < 1, a flow whose
+    log q is not exact, a log-density of the wrong shape, NaN or +∞ (naming rows), or 0 at every draw.
     """
     if n < 1:
         raise UsageError(f"importance weights expect at least 1 draw; {n} came")
+    if flow.likelihood != "exact":
+        raise UsageError(f"importance weights expect exact likelihoods of the draws; '{flow.likelihood}' came")
     sizes = [min(ROWS_AT_ONCE, n - done) for done in range(0, n, ROWS_AT_ONCE)]
-    with fixed_draws(seed), torch.no_grad():
+    with fixed_draws(seed), torch.no_grad(), evaluating(flow):
         samples, log_weights = zip(*[_weighed(flow, log_density, size) for size in sizes], strict=True)
     return Weighted(torch.cat(samples), torch.cat(log_weights))
 

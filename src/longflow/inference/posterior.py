@@ -8,16 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
-from longflow.adaptive import adapt, moments
+from longflow.adaptive import adapt
 from longflow.bijections import Bijection, Embedded, Standardise
 from longflow.distributions import Flow
 from longflow.errors import UsageError
-from longflow.inference.early import Held, fit_rows
+from longflow.inference.checks import all_rows, finite_rows
+from longflow.inference.early import ADAPT_ROWS, Held, fit_rows, log_probs
 from longflow.models import build
+from longflow.nets import Standardiser
 from longflow.seeds import fixed_draws
 from longflow.training import Recipe
 
-ADAPT_ROWS = 2048
 SIMULATIONS = Recipe(batch=128, lr=1e-3, schedule="constant", warmup=0, clip=5.0, ema=0.99)
 LEAST_DRAWN, MOST_DRAWN = 100, 100_000
 FEWEST_ACCEPTED = 1e-4
@@ -93,7 +94,11 @@ def fit_posterior(
     """Fit p(θ | x) to N draws of prior and simulator by maximum likelihood of a conditional flow (NPE).
 
     (Papamakarios & Murray 2016, with one round; Greenberg, Nonnenmacher & Macke 2019, section 2.) θ and x are brought
-    to mean 0 and deviation 1 inside, by the moments of the training rows.
+    to mean 0 and deviation 1 inside, feature by feature (channel by channel), by the moments of the training rows.
+    Batch statistics are taken of training rows, before each validation.
+
+    Raises UsageError for rows that the flow has no finite density of, naming the first, and TrainingDivergedError where
+    a loss is not finite or no epoch gave the held-out rows a finite density.
 
     Args:
         theta: Parameters, (N, d).
@@ -110,16 +115,21 @@ def fit_posterior(
         recipe: How to train.
         seed: Of weights, held-out rows and batches.
     """
-    theta, x = _checked(theta, x, support, validation, patience, epochs)
+    theta, x = _checked(theta, x, support, unconstrained, validation, patience, epochs)
     order = torch.randperm(len(theta), generator=torch.Generator().manual_seed(seed))
-    held_out = max(1, round(validation * len(theta)))
-    rest, out = order[held_out:], order[:held_out]
+    out, rest = order.tensor_split([held_out(len(theta), validation)])
     with fixed_draws(seed):
         flow = conditional(theta[rest], x[rest], model, dict(options or {}), embedding, unconstrained)
+        finite_rows("log-densities before training", log_probs(flow, theta, x))
         adapt(flow, theta[rest[:ADAPT_ROWS]], x[rest[:ADAPT_ROWS]])
         rows, held = (theta[rest], x[rest]), (theta[out], x[out])
         found = fit_rows(flow, rows, held, recipe, epochs=epochs, patience=patience, seed=seed)
     return Posterior(flow, found, support)
+
+
+def held_out(rows: int, share: float) -> int:
+    """Return how many rows are held out."""
+    return max(1, round(share * rows))
 
 
 def conditional(
@@ -131,7 +141,7 @@ def conditional(
     unconstrained: Bijection | None,
 ) -> Flow:
     """Return an untrained flow of θ given raw x, with the standardisation of both."""
-    seen = nn.Sequential(Standardised(x), embedding or nn.Identity()).to(x.dtype)
+    seen = nn.Sequential(_units(x), embedding or nn.Identity()).to(x.dtype)
     with torch.no_grad():
         features = seen(x[:2])
     if features.dim() != 2:
@@ -141,34 +151,29 @@ def conditional(
         raise UsageError(f"a posterior expects a model that is a flow under a context; '{model}' came")
     flow = Flow(Embedded(seen, inner.bijection), inner.base, tuple(x.shape[1:]))
     free = theta if unconstrained is None else unconstrained(theta)[0].detach()
-    mean, std = moments(free, torch.Size((1, free.shape[1])))
-    flow.preprocess(Standardise(mean[0], std[0]))
+    units = _units(free)
+    flow.preprocess(Standardise(units.loc, units.scale))
     if unconstrained is not None:
         flow.preprocess(unconstrained)
     return flow.to(theta.dtype)
 
 
-class Standardised(nn.Module):
-    """(x - mean)/deviation of each number of an observation, by the moments of some rows, kept as buffers."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        mean, std = moments(rows, torch.Size((1, *rows.shape[1:])))
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x at mean 0 and deviation 1."""
-        return (x - self.mean) / self.std
+def _units(rows: Tensor) -> Standardiser:
+    units = Standardiser(tuple(rows.shape[1:]))
+    units.fit(rows)
+    return units
 
 
 def _checked(
-    theta: Tensor, x: Tensor, support: Constraint | None, validation: float, patience: int, epochs: int
+    theta: Tensor,
+    x: Tensor,
+    support: Constraint | None,
+    unconstrained: Bijection | None,
+    validation: float,
+    patience: int,
+    epochs: int,
 ) -> tuple[Tensor, Tensor]:
-    if theta.dim() != 2 or len(theta) != len(x):
+    if theta.dim() != 2 or x.dim() < 2 or len(theta) != len(x):
         came = f"{tuple(theta.shape)} and {tuple(x.shape)}"
         raise UsageError(f"expected parameters (N, d) and as many observations (N, …); {came} came")
     if len(theta) < 10:
@@ -177,13 +182,14 @@ def _checked(
         raise UsageError(
             f"expected 0 < validation < 1, patience >= 1 and epochs >= 1; {validation}, {patience} and {epochs} came"
         )
-    for name, values in (("parameters", theta), ("observations", x)):
-        rows = (~values.reshape(len(values), -1).isfinite().all(1)).nonzero().flatten().tolist()
-        if rows:
-            raise UsageError(f"expected finite {name}; {len(rows)} rows are not, the first is row {rows[0]}")
-    outside = (~inside(support, theta)).nonzero().flatten().tolist()
-    if outside:
-        raise UsageError(
-            f"expected parameters in the support; {len(outside)} rows are not, the first is row {outside[0]}"
-        )
-    return theta.to(torch.get_default_dtype()), x.to(torch.get_default_dtype())
+    if len(theta) - held_out(len(theta), validation) < 2:
+        raise UsageError(f"expected a validation share that leaves 2 of {len(theta)} rows to train; {validation} came")
+    given, theta, x = theta, theta.to(torch.get_default_dtype()), x.to(torch.get_default_dtype())
+    finite_rows("parameters", theta)
+    finite_rows("observations", x)
+    all_rows(inside(support, given), "parameters in the support")
+    if unconstrained is not None:
+        with torch.no_grad():
+            free, log_det = unconstrained(theta)
+        finite_rows("parameters under `unconstrained`", torch.cat((free, log_det[:, None]), 1))
+    return theta, x

@@ -29,10 +29,14 @@ class Standardiser(nn.Module):
         self.register_buffer("scale", torch.ones(wide))
 
     def fit(self, contexts: Tensor) -> None:
-        """Set the numbers from contexts (N, C, ...)."""
-        axes = [0, *range(2, contexts.dim())]
-        scale, loc = torch.std_mean(contexts.double(), axes, correction=0)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # a feature that never varies
+        """Set the numbers from contexts (N, C, ...).
+
+        A feature that varies by no more than the rounding of its numbers has the scale 1: there is nothing to scale by.
+        """
+        wide, axes = contexts.double(), [0, *range(2, contexts.dim())]
+        scale, loc = torch.std_mean(wide, axes, correction=0)
+        rounding = torch.finfo(self.loc.dtype).eps * wide.abs().amax(axes)
+        scale = torch.where(scale > rounding, scale, torch.ones_like(scale))
         self.loc.copy_(loc.reshape(self.loc.shape))
         self.scale.copy_(scale.reshape(self.scale.shape))
 

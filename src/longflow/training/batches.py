@@ -1,10 +1,10 @@
 """Batches as a function of the step, so that a run can be taken up in the middle of an epoch, bit by bit the same."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from longflow.errors import UsageError
+from longflow.seeds import derived
 
 
 class Batches:
@@ -37,7 +37,7 @@ class Batches:
 
     def _order_of(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
-            key = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
-            order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(key))
+            key = torch.Generator().manual_seed(derived(self.seed, epoch))
+            order = torch.randperm(len(self.rows), generator=key)
             self._epoch, self._order = epoch, order.to(self.rows.device)
         return self._order
