@@ -1,6 +1,8 @@
 """Declared supports: the notation, the maps to the whole line, whole columns dequantised, and what is refused."""
 
+import importlib
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from longflow.bijections import (
     Unconstrain,
     Under,
 )
+from longflow.commands.scales import energies
 from longflow.data import Dataset, Support
 from longflow.data.cautions import cautions
 from longflow.data.support import LARGEST_WHOLE, declared, require_inside
@@ -28,8 +31,11 @@ from longflow.errors import UsageError
 from longflow.models import assemble
 from longflow.models.supported import fit_units, supported
 from longflow.nets import MLP
+from longflow.seeds import fixed_draws
 
 INF = math.inf
+DIAGNOSE = importlib.import_module("longflow.commands.diagnose")
+"""The module; the package has the function of its name."""
 KINDS = {"half": (2.0, INF), "half below": (-INF, 2.0), "interval": (-1.0, 3.0), "line": (-INF, INF)}
 
 
@@ -209,6 +215,25 @@ def test_only_whole_columns_get_noise():
     noise = y[..., 0] - x[:, 0]
     assert abs(noise.mean().item() - 0.5) < SIGMAS / math.sqrt(12 * 400)
     close(model.middle(x), x + double(0.5, 0.0))
+
+
+def test_commands_give_noise_to_whole_columns_alone():
+    model = mixed()
+    rows = np.array([[3.0, 0.25], [-7.0, 1.5]])
+    with fixed_draws(0), torch.inference_mode():
+        z = model.density.encode(model.spread(torch.from_numpy(rows)))
+    (found,) = energies(model, rows)
+    close(found, z.square().mean(1))
+
+
+def test_a_diagnosis_takes_the_middle_of_whole_columns_alone(monkeypatch):
+    model = supported(longflow.build("vae", shape=(2,), latent=2), [Support(whole=True), Support()]).eval()
+    seen = []
+    monkeypatch.setattr(model.density, "code", lambda x: seen.append(x) or (x, torch.zeros_like(x)))
+    monkeypatch.setattr(DIAGNOSE, "open_model", lambda *_: (SimpleNamespace(config=CONFIG.copy), model))
+    monkeypatch.setattr(DIAGNOSE, "dataset_of", lambda *_: dataset(np.arange(4), np.arange(4) / 8))
+    DIAGNOSE.diagnose("run", split="train")
+    close(torch.cat(seen), torch.tensor([[k + 0.5, k / 8] for k in range(4)]))
 
 
 def test_noise_stays_in_the_bin_of_the_largest_whole_number():
