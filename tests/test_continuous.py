@@ -13,14 +13,15 @@ from torch import nn
 from torchdiffeq import odeint
 
 import longflow
-from longflow.bijections import Continuous, Solver, Standardise
+from longflow.bijections import Continuous, Solver, Standardise, Unconstrain
 from longflow.bijections.solver import TABLEAUS
-from longflow.distributions import Dequantised
-from longflow.errors import IntegrationError, UsageError
+from longflow.distributions import Dequantised, MixedDequantised
+from longflow.errors import IntegrationError, TrainingDivergedError, UsageError
 from longflow.families import FlowMatching, MatchedFlow
 from longflow.families.matching import _times
 from longflow.models import assemble
 from longflow.nets import ConcatSquash
+from longflow.training import Recipe, State, train
 from longflow.values import values_only
 
 DOUBLE = torch.float64
@@ -250,6 +251,41 @@ def test_levels_are_dequantised_before_they_are_matched():
     assert losses[0] != losses[1]
 
 
+def test_only_whole_columns_are_dequantised_before_they_are_matched():
+    """What the field sees is on the way from the density's own draw in bins to the noise."""
+    flow = matched(curved(2), 2)
+    seen = []
+    flow.velocity = lambda y, t, context: seen.append((y, t)) or torch.zeros_like(y)
+    model = MixedDequantised(flow, low=[0, -math.inf], high=[9, math.inf], whole=[True, False])
+    x = torch.zeros(2000, 2)
+    x[:, 1] = 5.0
+    torch.manual_seed(0)
+    next(FlowMatching()(model, x, None))
+    torch.manual_seed(0)
+    y, noise = model.spread(x), torch.randn(2000, 2, dtype=DOUBLE)
+    ((found, t),) = seen
+    assert found.dtype == DOUBLE
+    close(found, (1 - t[:, None]) * y + t[:, None] * noise)
+    assert (y[:, 1] == 5.0).all()
+
+
+@pytest.mark.parametrize("coupling", ["independent", "optimal"])
+def test_rows_outside_a_support_stop_flow_matching_as_they_stop_likelihood(coupling):
+    flow = matched(curved(2), 2)
+    flow.preprocess(Unconstrain([0.0, -math.inf], [1.0, math.inf]).double())
+    x = torch.tensor([[0.5, 0.0], [0.2, 9.0], [0.0, 1.0]], dtype=DOUBLE)
+    assert next(FlowMatching(coupling)(flow, x, None))[1].isfinite()
+    x[1, 0] = 1.5
+    assert flow.log_prob(x)[1] == -math.inf
+    assert next(FlowMatching(coupling)(flow, x, None))[1] == math.inf
+    recipe = Recipe(batch=3)
+    steps = train(
+        State(flow, FlowMatching(coupling), recipe), FlowMatching(coupling), lambda step: (x, None), recipe, 1, 1
+    )
+    with pytest.raises(TrainingDivergedError, match="loss inf"):
+        next(steps)
+
+
 def test_the_optimal_coupling_has_the_shortest_paths():
     y, noise = torch.randn(5, 2, dtype=DOUBLE), torch.randn(5, 2, dtype=DOUBLE)
     paired = longflow.families.matching.optimal(y, noise)
@@ -264,6 +300,14 @@ def test_times_are_one_in_each_share_of_the_way():
     t = _times(torch.zeros(64, 2))
     assert torch.equal((64 * t).long().sort().values, torch.arange(64))
     assert _times(torch.zeros(0, 2)).shape == (0,)
+
+
+def test_times_of_each_row_are_uniform():
+    t = torch.stack([_times(torch.zeros(4, 2, dtype=DOUBLE)) for _ in range(1000)])
+    assert ((t >= 0) & (t < 1)).all()
+    assert ((t.mean(0) - 0.5).abs() < SIGMAS / math.sqrt(12 * 1000)).all()
+    assert ((t.square().mean(0) - 1 / 3).abs() < SIGMAS * math.sqrt(4 / 45 / 1000)).all()
+    close(t.sort(1).values.diff(dim=1), torch.full((1000, 3), 0.25, dtype=DOUBLE))
 
 
 def test_flow_matching_learns_a_density_that_is_one():

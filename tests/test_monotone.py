@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import jacrev
 from walking import leaves
 
+import longflow
 from longflow.bijections import Coupling, DeepSigmoid, Learned, LogisticMixture, SumOfSquares
 from longflow.bijections.root import Rooted, root
 from longflow.distributions import Flow, StandardNormal
@@ -60,6 +61,32 @@ def test_a_flat_stretch_gives_finite_roots_and_gradients():
     (x.sum() + log_det.sum()).backward()
     assert z.grad.isfinite().all()
     assert theta.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_roots_of_infinities_are_infinite_and_roots_beyond_the_reach_saturate(dtype):
+    z = torch.tensor([math.inf, -math.inf, 0.0], dtype=dtype, requires_grad=True)
+    for f in MAPS.values():
+        x = root(f, z)
+        assert x[:2].tolist() == [math.inf, -math.inf]
+        assert x[2].isfinite()
+        assert torch.autograd.grad(x[2], z)[0].isfinite().all()
+    reach = 1e30 if dtype == torch.float32 else 1e100
+    beyond = torch.tensor([1e4 * reach, -1e4 * reach], dtype=dtype)
+    close(root(lambda x: (x, torch.zeros_like(x)), beyond) / reach, torch.tensor([1.0, -1.0], dtype=dtype), 1e-6)
+
+
+def test_an_infinite_latent_is_decoded_as_by_maps_in_closed_form():
+    """The features before it are those of a row without it, and its own is infinite."""
+    for name in ("naf", "maf"):
+        flow = longflow.build(name, shape=(3,), layers=1)
+        for p in flow.parameters():
+            torch.nn.init.normal_(p, std=0.3)
+        with torch.no_grad():
+            x = flow.decode(torch.tensor([[0.0, 0.0, math.inf], [0.0, 0.0, -math.inf], [math.inf, 0.0, 0.0]]))
+            close(x[:2, :2], flow.decode(torch.zeros(2, 3))[:, :2], 1e-5)
+        assert x[:2, 2].tolist() == [math.inf, -math.inf]
+        assert x[2, 0] == math.inf
 
 
 def test_no_slope_is_too_small_for_a_root():

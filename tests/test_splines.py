@@ -18,7 +18,9 @@ from longflow.bijections import (
     QuadraticSpline,
     RationalQuadratic,
 )
+from longflow.bijections.circular import wrapped
 from longflow.bijections.knots import Grid, bins_at, bins_at_once
+from longflow.bijections.rational_quadratic import _within
 from longflow.bijections.root import root
 from longflow.errors import UsageError
 from longflow.nets import MLP
@@ -163,6 +165,20 @@ def test_shifts_turn_splines_of_circles():
     close(CircularShift()(x, torch.full((1, 2), 20 * math.pi, dtype=torch.float64))[0], x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bound", [math.pi, 0.5, 3.0])
+def test_angles_never_round_to_the_open_end(bound, dtype):
+    end = torch.tensor([bound], dtype=dtype)
+    least = torch.finfo(dtype).tiny
+    before = torch.cat((-end, end, torch.nextafter(-end, -2 * end), torch.nextafter(end, 2 * end), 3 * end, -3 * end))
+    found = wrapped(before.requires_grad_(), bound)
+    assert ((found >= -end) & (found < end)).all()
+    assert (found[:2] == -end).all()
+    assert wrapped(torch.tensor([-least, 0.0, least], dtype=dtype), bound).tolist() == [-least, 0.0, least]
+    found.sum().backward()
+    assert torch.equal(before.grad, torch.ones_like(before))
+
+
 @pytest.mark.parametrize("name", LEAST)
 @pytest.mark.parametrize("size", [4.0, 50.0])
 def test_slopes_stay_within_their_bounds(name, size):
@@ -171,9 +187,21 @@ def test_slopes_stay_within_their_bounds(name, size):
     _, log_slope = spline(x, parameters(spline, 20000, size=size))
     m = LEAST[name]
     rational = isinstance(spline, RationalQuadratic)
-    assert log_slope.exp().min() >= (2 * m**3 / (1 + m**2) if rational else m) - 1e-9
+    assert log_slope.exp().min() >= (m**3 if rational else m) - 1e-9
     if rational or name == "bernstein":
         assert log_slope.exp().max() <= (2 if rational else 1) / m + 1e-9
+
+
+@pytest.mark.parametrize("m", [0.01, 0.1, 1 / 3, 0.9])
+def test_slopes_within_a_bin_stay_between_m_cubed_and_two_over_m(m):
+    """Over a grid of mean slopes s and end slopes a, b: the least is near m³ where one end is steep and one flat."""
+    each = torch.logspace(math.log10(m), -math.log10(m), 15, dtype=torch.float64)
+    s, a, b = (v.reshape(-1, 1) for v in torch.meshgrid(each, each, each, indexing="ij"))
+    near = torch.logspace(-6, 0, 100, dtype=torch.float64)
+    slope = _within(torch.cat((near, 1 - near, near / 2, 1 - near / 2)), s, a, b)[1].exp()
+    assert m**3 * (1 - 1e-9) <= slope.min() <= slope.max() <= 2 / m
+    if m == 0.01:
+        assert slope.min() < 1.2 * m**3
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Declared supports: the notation, the maps to the whole line, whole columns dequantised, and what is refused."""
 
+import importlib
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,16 +22,20 @@ from longflow.bijections import (
     Unconstrain,
     Under,
 )
+from longflow.commands.scales import energies
 from longflow.data import Dataset, Support
 from longflow.data.cautions import cautions
 from longflow.data.support import LARGEST_WHOLE, declared, require_inside
-from longflow.distributions import Flow, MixedDequantised, StandardNormal
+from longflow.distributions import Dequantised, Flow, MixedDequantised, StandardNormal
 from longflow.errors import UsageError
 from longflow.models import assemble
 from longflow.models.supported import fit_units, supported
 from longflow.nets import MLP
+from longflow.seeds import fixed_draws
 
 INF = math.inf
+DIAGNOSE = importlib.import_module("longflow.commands.diagnose")
+"""The module; the package has the function of its name."""
 KINDS = {"half": (2.0, INF), "half below": (-INF, 2.0), "interval": (-1.0, 3.0), "line": (-INF, INF)}
 
 
@@ -64,7 +70,7 @@ def test_malformed_supports_are_told(text):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("1:1", "LOW < HIGH"), ("2:1", "LOW < HIGH"), ("integer 0.5:", "whole ends"), ("integer 0:9e9", "1,048,576")],
+    [("1:1", "LOW < HIGH"), ("2:1", "LOW < HIGH"), ("integer 0.5:", "whole ends"), ("integer 0:9e9", "1,048,575")],
 )
 def test_impossible_supports_are_told(text, says):
     with pytest.raises(UsageError, match=says):
@@ -211,12 +217,59 @@ def test_only_whole_columns_get_noise():
     close(model.middle(x), x + double(0.5, 0.0))
 
 
+def test_commands_give_noise_to_whole_columns_alone():
+    model = mixed()
+    rows = np.array([[3.0, 0.25], [-7.0, 1.5]])
+    with fixed_draws(0), torch.inference_mode():
+        z = model.density.encode(model.spread(torch.from_numpy(rows)))
+    (found,) = energies(model, rows)
+    close(found, z.square().mean(1))
+
+
+def test_a_diagnosis_takes_the_middle_of_whole_columns_alone(monkeypatch):
+    model = supported(longflow.build("vae", shape=(2,), latent=2), [Support(whole=True), Support()]).eval()
+    seen = []
+    monkeypatch.setattr(model.density, "code", lambda x: seen.append(x) or (x, torch.zeros_like(x)))
+    monkeypatch.setattr(DIAGNOSE, "open_model", lambda *_: (SimpleNamespace(config=CONFIG.copy), model))
+    monkeypatch.setattr(DIAGNOSE, "dataset_of", lambda *_: dataset(np.arange(4), np.arange(4) / 8))
+    DIAGNOSE.diagnose("run", split="train")
+    close(torch.cat(seen), torch.tensor([[k + 0.5, k / 8] for k in range(4)]))
+
+
 def test_noise_stays_in_the_bin_of_the_largest_whole_number():
     model = mixed().float()
     x = torch.tensor([[float(LARGEST_WHOLE), 0.0], [-float(LARGEST_WHOLE), 0.0]]).repeat(2000, 1)
     y = model.spread(x)
     assert torch.equal(y[:, 0].floor(), x[:, 0])
-    assert len(y[:, 0].unique()) >= 16
+    assert len(y[::2, 0].unique()) == len(y[1::2, 0].unique()) == 16
+
+
+def test_noise_of_levels_stays_in_their_bins():
+    flow = Flow(Chain(Learned(Affine(), (2,))), StandardNormal((2,)))
+    model = Dequantised(flow, 2**20)
+    x = torch.tensor([[2**20 - 1, 0]]).repeat(2000, 1)
+    assert torch.equal(model.spread(x).floor().long(), x)
+    with fixed_draws(0):
+        noise = torch.rand(2000, 2)
+    with fixed_draws(0):
+        found = model.spread(x % 256)
+    assert torch.equal(found, x % 256 + noise)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 2.0**20), (torch.float64, 2.0**49)])
+def test_whole_numbers_without_room_for_noise_have_no_likelihood(dtype, most):
+    """A bin of less than 16 numbers: rows that have one are NaN, not the density of a number without noise."""
+    model = mixed().to(dtype)
+    x = torch.tensor([[most - 1, 0.5], [-most, 0.5], [most, 0.5], [-most - 1, 0.5], [-8 * most, 0.5]], dtype=dtype)
+    assert model.spread(x)[:, 0].isnan().tolist() == model.log_prob(x).isnan().tolist() == [False] * 2 + [True] * 3
+    assert (model.spread(x)[:, 1] == 0.5).all()
+    assert len(model.spread(x[:2].repeat(1000, 1))[:, 0].unique()) == 32
+
+
+def test_noise_keeps_the_gradient_of_events():
+    x = torch.tensor([[3.0, 0.25]]).requires_grad_()
+    mixed().float().spread(x).sum().backward()
+    assert x.grad.tolist() == [[1.0, 1.0]]
 
 
 def test_mixed_samples_and_codes():
@@ -283,8 +336,10 @@ def test_supports_are_saved_with_the_model(tmp_path):
         (lambda: supported(longflow.build("rectangular", shape=(3,), latent=2), [Support()] * 3), "real vectors"),
         (
             lambda: MixedDequantised(longflow.build("nice", shape=(2,)), low=[0, 0], high=[1, 1], whole=[False] * 2),
-            "some are whole",
+            "±inf for none",
         ),
+        (lambda: Dequantised(longflow.build("nice", shape=(2,)), 2**20 + 1), "2 to 1,048,576 levels; 1,048,577 came"),
+        (lambda: Support(0.0, 2.0**20, whole=True), "at most 1,048,575 in size; 1048576 came"),
     ],
 )
 def test_bad_input_is_told(call, says):

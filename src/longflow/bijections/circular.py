@@ -42,4 +42,6 @@ class CircularShift(Elementwise):
 def wrapped(angle: Tensor, bound: float) -> Tensor:
     """Return the angle of period 2B, in [-B, B); one that is there already is returned as it is."""
     within = (angle >= -bound) & (angle < bound)
-    return torch.where(within, angle, torch.remainder(angle + bound, 2 * bound) - bound)
+    turned = torch.remainder(angle + bound, 2 * bound) - bound
+    # A remainder just below 2B may round to it.
+    return torch.where(within, angle, torch.where(turned < bound, turned, turned - 2 * bound))

@@ -27,8 +27,9 @@ class RationalQuadratic(Elementwise):
     they are), K + 1 with "bounded" ([-B, B] onto itself). A zero context is the identity to rounding.
 
     `slope` m keeps mean slopes of bins (`Grid`) and slopes at knots, (eᵗ + m) / (1 + m eᵗ), in [m, 1/m]; within a bin
-    the slope is then at least 2m³/(1 + m²), and at most 2/m. A small one can tell modes apart; with 1/3, a float32
-    round trip is right to 1e-5 whatever the parameters are. No bin is narrower than 2B · `floor`.
+    the slope is then at least m³, and at most 2/m: the inverse magnifies rounding up to 1/m³ times. A small m can tell
+    modes apart; with 1/3, a float32 round trip is right to 1e-5 whatever the parameters are. No bin is narrower than
+    2B · `floor`.
     """
 
     def __init__(

@@ -37,16 +37,19 @@ def root(f: Increasing, z: Tensor) -> Tensor:
 
     x is found between -1e30 and 1e30 (float64: ±1e100), to the rounding of its type; where f is so flat that it rounds
     to z on a whole interval, somewhere in that; where it bends so sharply that Newton's steps do not help,
-    |f''/f'| (1 + |x|) above 1e5 (1e6), to 1e-6 (1e-7) of 1 + |x|. f may overflow to ±inf, but must not be NaN.
-    Always 30 evaluations in float32 and 38 in float64, without a gradient, and one with it. Bisection is of
+    |f''/f'| (1 + |x|) above 1e5 (1e6), to 1e-6 (1e-7) of 1 + |x|. Of an infinite z it is that infinity. A root beyond
+    the reach saturates: ±1e30 (±1e100), to 1e-6 of it, is returned, which is no root. f may overflow to ±inf, but must
+    not be NaN. Always 30 evaluations in float32 and 38 in float64, without a gradient, and one with it. Bisection is of
     sign(x) log(1 + |x|), so that large roots are as exact relatively as small ones absolutely.
 
     The gradient is that of the implicit function, dx = (dz - ∂f/∂θ dθ) / f'(x); it is differentiable once.
     """
-    x = _sought(f, z.detach())
+    endless = z.isinf()
+    target = z.masked_fill(endless, 0.0)
+    x = _sought(f, target.detach())
     value, log_slope = f(x)
-    newton = (z - value) * (-log_slope.detach()).clamp(max=STEEPEST).exp()
-    return x + (newton - newton.detach())
+    newton = (target - value) * (-log_slope.detach()).clamp(max=STEEPEST).exp()
+    return torch.where(endless, z, x + (newton - newton.detach()))
 
 
 class Rooted(Elementwise, ABC):

@@ -52,9 +52,8 @@ def diagnose(
     if (n is not None and n < 2) or draws < 2:
         raise UsageError(f"expected -n >= 2 and --draws >= 2; {n} and {draws} came")
     rows = dataset_of(folder, data).split(split)[: MOST if n is None else n]
-    middle = 0.5 if model.dequantiser else 0.0
     with torch.inference_mode():
-        codes = [density.code(x + middle) for x in batches_of(model, rows)]
+        codes = [density.code(model.middle(x)) for x in batches_of(model, rows)]
     if any(code is None for code in codes):
         raise UsageError(f"diagnose expects a normal posterior; that of {folder} is another")
     means, log_scales = (

@@ -131,8 +131,7 @@ def redrawn(
 def energies(model: LatentModel, rows: np.ndarray) -> list[Tensor]:
     """Return the mean square over the channels of each scale, (N, ...) over its space, of dequantised rows."""
     with fixed_draws(0), torch.inference_mode():
-        noisy = (x + (torch.rand_like(x) if model.dequantiser else 0) for x in batches_of(model, rows))
-        z = torch.cat([model.density.encode(x) for x in noisy])
+        z = torch.cat([model.density.encode(model.spread(x)) for x in batches_of(model, rows)])
         return [part.square().mean(1) for part in model.scales(model.base.standardised(z))]
 
 

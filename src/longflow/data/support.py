@@ -9,8 +9,8 @@ import numpy as np
 from longflow.data.checks import feature, names_of
 from longflow.errors import UsageError, choose
 
-LARGEST_WHOLE = 2**20
-"""Whole numbers below it leave float32 at least sixteen steps between two neighbours, which dequantisation needs."""
+LARGEST_WHOLE = 2**20 - 1
+"""Whole numbers k up to it in size leave float32 at least sixteen numbers in [k, k + 1), which dequantisation needs."""
 
 FORMS = "real, LOW:, :HIGH, LOW:HIGH, integer, integer LOW:, integer :HIGH or integer LOW:HIGH"
 
@@ -33,7 +33,7 @@ class Support:
         for end in (self.low, self.high) if self.whole else ():
             if math.isfinite(end) and not (end.is_integer() and abs(end) <= LARGEST_WHOLE):
                 raise UsageError(
-                    f"a support of integers expects whole ends of at most {LARGEST_WHOLE:,} in size; {end:g} came"
+                    f"a support of integers expects whole ends of at most {LARGEST_WHOLE:,} in size; {_told(end)} came"
                 )
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from math import inf
+from math import inf, nan
 
 import torch
 from torch import Tensor
@@ -14,6 +14,23 @@ from longflow.distributions.flow import Flow
 from longflow.distributions.latent import LatentModel, averaged
 from longflow.errors import UsageError
 
+FEWEST_STEPS = 16
+"""Numbers of the model's type in a bin, below which noise is not spread over it."""
+
+MOST_LEVELS = 2**20
+"""Levels of which each leaves float32 so many."""
+
+
+def drawn_within(k: Tensor) -> Tensor:
+    """Return k + u of whole numbers k, u uniform in [0, 1), rounded within [k, k + 1); NaN where that has few numbers.
+
+    They are 16 or more where -2^20 <= k < 2^20 in float32 (float64: 2^49).
+    """
+    y, end, most = k + torch.rand_like(k), k.detach() + 1, 2 / (FEWEST_STEPS * torch.finfo(k.dtype).eps)
+    # The sum of a large number and a u next to 1 would round to the next bin.
+    inside = torch.where(y < end, y, torch.nextafter(end, end - 1))
+    return torch.where((k >= -most) & (k < most), inside, nan)
+
 
 class Binned(LatentModel):
     """A distribution under a density of real events: what is whole is a bin [k, k + 1), in which noise is drawn.
@@ -21,7 +38,9 @@ class Binned(LatentModel):
         P(x) = ∫ p(x + u) du over u in [0, 1)^D  ≥  exp E log p(x + u)   (Theis, van den Oord & Bethge 2016, eq. 4)
 
     `log_prob` is log p(x + u) with one draw of u from torch's generator: random, and on average a lower bound of
-    log P(x), in nats. `bound` tightens it by importance samples. Whole numbers may be of any number type.
+    log P(x), in nats. `bound` tightens it by importance samples. Whole numbers may be of any number type. k + u is
+    rounded to the model's type, within its bin. A k of which the bin has less than 16 numbers of that type (|k| beyond
+    2^20 in float32, 2^49 in float64) has no likelihood that could be told: it is NaN.
     """
 
     dequantiser = "uniform"
@@ -114,16 +133,15 @@ class Dequantised(Binned):
 
     def __init__(self, density: LatentModel, levels: int) -> None:
         super().__init__(density)
-        if levels < 2:
-            raise UsageError(f"dequantisation expects at least 2 levels; {levels} came")
+        if not 2 <= levels <= MOST_LEVELS:
+            raise UsageError(f"dequantisation expects 2 to {MOST_LEVELS:,} levels; {levels:,} came")
         self.levels = levels
 
     def middle(self, x: Tensor) -> Tensor:
         return x.to(self.dtype(x)) + 0.5
 
     def spread(self, x: Tensor) -> Tensor:
-        y = x.to(self.dtype(x))
-        return y + torch.rand_like(y)
+        return drawn_within(x.to(self.dtype(x)))
 
     def gather(self, y: Tensor) -> Tensor:
         return y.floor().clamp(0, self.levels - 1)
@@ -153,7 +171,7 @@ class MixedDequantised(Binned):
         super().__init__(density)
         if not any(whole) or any((len(given),) != self.shape for given in (low, high, whole)):
             raise UsageError(
-                f"expected an end or None for each of {self.shape} features, of which some are whole;"
+                f"expected an end, ±inf for none, for each of {self.shape} features, of which some are whole;"
                 f" {len(low)}, {len(high)} and {len(whole)} came, {sum(whole)} whole"
             )
         self.register_buffer("whole", torch.tensor(whole), persistent=False)
@@ -165,9 +183,7 @@ class MixedDequantised(Binned):
 
     def spread(self, x: Tensor) -> Tensor:
         y = x.to(self.dtype(x))
-        # The sum of a large number and a u next to 1 would round to the next bin.
-        last = torch.nextafter(y + 1, y)
-        return torch.where(self.whole, torch.minimum(y + torch.rand_like(y), last), y)
+        return torch.where(self.whole, drawn_within(y), y)
 
     def gather(self, y: Tensor) -> Tensor:
         return torch.where(self.whole, y.floor().clamp(self.low, self.high), y)

@@ -1,5 +1,6 @@
 """Flow matching: a continuous flow whose velocity field is regressed, without solving its equation in training."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
@@ -86,7 +87,9 @@ class FlowMatching:
     equation is solved: a step costs one pass, whatever the solver. The loss is no likelihood, and its least value is
     above nought.
 
-    t is uniform for each row, and stratified over a batch: t_i = (i + u)/B modulo 1 with one uniform u.
+    t is uniform for each row, and stratified over a batch: t_i = i/B + u modulo 1 with one uniform u.
+
+    Where the preprocessing gives an event no density, outside a support, the loss is infinite, as -log p is.
 
     Attributes:
         coupling: How data and noise meet in a batch: independently, or so that the squared lengths of paths sum to the
@@ -107,15 +110,15 @@ class FlowMatching:
             raise UsageError("the optimal coupling expects no context: noise would no longer be independent of it")
         whole = cast(LatentModel, model)
         flow = cast(MatchedFlow, whole.density)
-        rows = x.to(flow.dtype(x))
-        y, _ = flow.before(rows if whole.dequantiser is None else rows + torch.rand_like(rows), context)
+        y, log_det = flow.before(whole.spread(x.to(flow.dtype(x))), context)
         noise = COUPLINGS[self.coupling](y, torch.randn_like(y))
         t = _times(y)
         wide = t.reshape(-1, *[1] * (y.dim() - 1))
         velocity = flow.velocity((1 - wide) * y + wide * noise, t, context)
-        yield "", (velocity - (noise - y)).square().mean()
+        loss = (velocity - (noise - y)).square().mean()
+        yield "", torch.where(log_det.isfinite().all(), loss, math.inf)
 
 
 def _times(y: Tensor) -> Tensor:
     places = torch.arange(len(y), dtype=y.dtype, device=y.device)
-    return ((places + y.new_empty(()).uniform_()) / len(y)) % 1
+    return (places / len(y) + y.new_empty(()).uniform_()) % 1

@@ -57,7 +57,7 @@ def nsf(
         blocks: Residual blocks (of two layers) of a network.
         bins: Bins of a spline.
         bound: Half of the interval, of data and of latents, on which a spline is not the identity.
-        slope: Least slope of a spline's bins; a larger one bounds how much the inverse magnifies rounding.
+        slope: Least mean slope of a spline's bins, and at knots; its inverse magnifies rounding up to 1/slope³ times.
         mixing: What comes before each layer and after the last: the reversed order, another order, an LU-factorised
             matrix that starts as a permutation, or a rotation.
         dropout: Share of hidden units dropped in training.
