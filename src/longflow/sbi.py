@@ -76,7 +76,7 @@ class Builder:
         with torch.no_grad():
             contexts = embedding(x[:ADAPT_ROWS])
         flow = cast(LatentModel, build(self.model, tuple(theta.shape[1:]), context=contexts.shape[1], **self.options))
-        scale, mean = torch.std_mean(finite(theta), 0, correction=0)
+        scale, mean = torch.std_mean(finite(theta).double(), 0, correction=0)
         flow.preprocess(Standardise(mean, scale))
         adapt(flow, theta[:ADAPT_ROWS], contexts)
         return FlowEstimator(flow, embedding, tuple(x.shape[1:]))
