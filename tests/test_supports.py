@@ -51,6 +51,7 @@ def double(*values):
         (":1", Support(high=1.0), ":1"),
         ("-0.5:1e3", Support(-0.5, 1000.0), "-0.5:1000"),
         ("integer", Support(whole=True), "integer"),
+        ("integer 0:5", Support(0, 5, whole=True), "integer 0:5"),
         ("integer 0:", Support(0.0, whole=True), "integer 0:"),
         (" integer  -3:7 ", Support(-3.0, 7.0, whole=True), "integer -3:7"),
         (":", Support(), "real"),

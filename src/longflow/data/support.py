@@ -82,7 +82,7 @@ def _end(text: str, default: float, whole: str) -> float:
 
 
 def _told(end: float) -> str:
-    return "" if math.isinf(end) else repr(int(end) if end.is_integer() and abs(end) < 1e15 else end)
+    return "" if math.isinf(end) else repr(int(end) if float(end).is_integer() and abs(end) < 1e15 else end)
 
 
 def declared(declarations: Sequence[str], columns: Sequence[str]) -> tuple[Support | None, ...]:
