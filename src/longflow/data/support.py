@@ -31,7 +31,7 @@ class Support:
         if not self.low < self.high:
             raise UsageError(f"a support expects LOW < HIGH; {self.low:g}:{self.high:g} came")
         for end in (self.low, self.high) if self.whole else ():
-            if math.isfinite(end) and not (end.is_integer() and abs(end) <= LARGEST_WHOLE):
+            if math.isfinite(end) and not (float(end).is_integer() and abs(end) <= LARGEST_WHOLE):
                 raise UsageError(
                     f"a support of integers expects whole ends of at most {LARGEST_WHOLE:,} in size; {_told(end)} came"
                 )
