@@ -7,7 +7,7 @@ from torch import nn
 from longflow.bijections import Affine, Autoregressive, Bijection, Chain, Inverse, Learned, SigmoidPlusTwo, SoftClip
 from longflow.distributions import Flow
 from longflow.models.checks import at_least
-from longflow.models.tables import Activation, Mixing, Net, Networks, flow_of, mixing_of, numbers_of
+from longflow.models.tables import Activation, Mixing, Net, Networks, mixing_of, numbers_of, stacked
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"layers": 4, "hidden": 1920, "depth": 2, "activation": "elu"},
@@ -64,7 +64,4 @@ def iaf(
         conditioner = networks.masked(dims, transform.parameters_per_feature)
         return Chain(Learned(Affine(), (dims,)), Inverse(Autoregressive(transform, conditioner)))
 
-    parts = [layer()]
-    for _ in range(layers - 1):
-        parts += [mix(dims), layer()]
-    return flow_of(shape, Chain(*parts), context)
+    return stacked(shape, layer, layers, mix, context)

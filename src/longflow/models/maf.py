@@ -8,7 +8,7 @@ from longflow.bijections import Affine, Autoregressive, Bijection, Chain, Learne
 from longflow.distributions import Flow
 from longflow.errors import choose
 from longflow.models.checks import at_least
-from longflow.models.tables import Activation, Mixing, Net, Networks, flow_of, mixing_of, numbers_of
+from longflow.models.tables import Activation, Mixing, Net, Networks, mixing_of, numbers_of, stacked
 
 SCALES = {"clipped": SoftClip, "exp": nn.Identity}
 
@@ -71,7 +71,4 @@ def maf(
         conditioner = networks.masked(dims, transform.parameters_per_feature)
         return Chain(Autoregressive(transform, conditioner), Learned(Affine(), (dims,)))
 
-    parts = [layer()]
-    for _ in range(layers - 1):
-        parts += [mix(dims), layer()]
-    return flow_of(shape, Chain(*parts), context)
+    return stacked(shape, layer, layers, mix, context)

@@ -7,7 +7,7 @@ from longflow.bijections import Affine, Autoregressive, Bijection, Chain, DeepSi
 from longflow.distributions import Flow
 from longflow.errors import choose
 from longflow.models.checks import at_least
-from longflow.models.tables import Activation, Mixing, Net, Networks, flow_of, mixing_of, numbers_of
+from longflow.models.tables import Activation, Mixing, Net, Networks, mixing_of, numbers_of, stacked
 
 KINDS: dict[str, Callable[[int], Elementwise]] = {
     "dsf": lambda signals: DeepSigmoid(signals),
@@ -72,7 +72,4 @@ def naf(
         conditioner = networks.masked(dims, transform.parameters_per_feature)
         return Chain(Autoregressive(transform, conditioner), Learned(Affine(), (dims,)))
 
-    parts = [layer()]
-    for _ in range(layers - 1):
-        parts += [mix(dims), layer()]
-    return flow_of(shape, Chain(*parts), context)
+    return stacked(shape, layer, layers, mix, context)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from longflow.bijections import Bijection, Flatten, Permute, PLULinear, Reverse, Rotation, Under
+from longflow.bijections import Bijection, Chain, Flatten, Permute, PLULinear, Reverse, Rotation, Under
 from longflow.bijections.linear import random_permutation
 from longflow.distributions import Flow, StandardNormal
 from longflow.errors import UsageError, choose
@@ -83,6 +83,20 @@ def flow_of(shape: tuple[int, ...], bijection: Bijection, context: int) -> Flow:
     """Return the flow of a bijection of vectors, with a standard normal base; a picture is seen as a vector."""
     seen = bijection if len(shape) == 1 else Under(Flatten(shape), bijection)
     return Flow(seen, StandardNormal(shape), (context,) if context else None)
+
+
+def stacked(
+    shape: tuple[int, ...],
+    layer: Callable[[], Bijection],
+    layers: int,
+    mix: Callable[[int], Bijection],
+    context: int,
+) -> Flow:
+    """Return the flow of so many new layers, with mixing between them."""
+    parts = [layer()]
+    for _ in range(layers - 1):
+        parts += [mix(prod(shape)), layer()]
+    return flow_of(shape, Chain(*parts), context)
 
 
 def numbers_of(model: str, shape: tuple[int, ...]) -> int:
