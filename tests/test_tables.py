@@ -41,6 +41,25 @@ def test_every_mixing_starts_the_flow_as_an_orthogonal_map(name, mixing):
     close(z.norm(dim=1), x.norm(dim=1) * (start / 5).exp(), 1e-6)
 
 
+@pytest.mark.parametrize("name", ["maf", "iaf", "naf"])
+def test_reversed_layers_let_every_number_see_every_other(name):
+    """One layer is triangular; without mixing two would be, too."""
+    flow = stirred(longflow.build(name, shape=(4,), layers=2, hidden=16, depth=1)).double().eval()
+    x = torch.randn(4, dtype=torch.float64)
+    jacobian = jacrev(lambda row: flow.encode(row[None])[0])(x)
+    assert (jacobian.triu(1)[:-1].abs().sum(1) > 1e-6).all()
+    assert (jacobian.tril(-1)[1:].abs().sum(1) > 1e-6).all()
+
+
+def test_an_inverse_layer_is_finite_far_from_the_data():
+    """A scale that the network drives towards 0 would make its inverse overflow, and log p no number."""
+    flow = longflow.build("iaf", shape=(2,), **SMALL["iaf"])
+    for p in flow.parameters():
+        torch.nn.init.normal_(p)
+    far = 10.0 ** torch.arange(0, 7)[:, None] * torch.tensor([[1.0, -1.0]])
+    assert flow.double().log_prob(far.double()).isfinite().all()
+
+
 @pytest.mark.parametrize("kind", ["coupling", "autoregressive"])
 def test_splines_move_every_number_and_leave_the_tails(kind):
     flow = longflow.build("nsf", shape=(4,), kind=kind, layers=1, hidden=16, blocks=1, bins=4, mixing="reverse")
