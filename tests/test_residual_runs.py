@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from tolerances import close
 
 import longflow
+from longflow.adaptive import ADAPT_ROWS
 from longflow.bijections import Residual, Squeeze, Under, adapt, settle
 from longflow.cli import main
 from longflow.commands.certificate import certificate
 from longflow.commands.check import _trip
 from longflow.commands.evaluate import evaluate, fixed_draws
-from longflow.commands.train import ADAPT_ROWS
 from longflow.constraints import constrain
 from longflow.errors import InversionError, UsageError
 from longflow.models import assemble

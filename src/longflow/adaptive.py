@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from longflow.errors import UsageError
 from longflow.values import values_only
 
+ADAPT_ROWS = 2048
+"""Rows that are enough to initialise from, or to settle on."""
+
 
 class Adaptive(nn.Module, ABC):
     """A layer that can set its parameters from the data that reach it."""

@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Size, Tensor, nn
 
+from longflow.adaptive import ADAPT_ROWS
 from longflow.bijections import Standardise, adapt
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
@@ -16,8 +17,6 @@ try:
     from sbi.neural_nets.estimators.base import ConditionalDensityEstimator
 except ImportError as error:
     raise ImportError("longflow.sbi needs sbi 0.27 or newer: pip install 'longflow[sbi]'") from error
-
-ADAPT_ROWS = 2048
 
 
 class FlowEstimator(ConditionalDensityEstimator):

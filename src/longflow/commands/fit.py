@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from longflow.adaptive import ADAPT_ROWS
 from longflow.bijections import adapt, settle
 from longflow.constraints import tighten
 from longflow.distributions import LatentModel
@@ -17,7 +18,6 @@ from longflow.errors import TrainingDivergedError, UsageError
 from longflow.objectives import WeightedLikelihood, weigh
 from longflow.training import Batches, Recipe, State, train
 
-ADAPT_ROWS = 2048
 STEPS_BETWEEN_VALIDATIONS = 50
 ROWS_AT_ONCE = 4096
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from longflow.adaptive import ADAPT_ROWS
 from longflow.bijections import adapt, settle
 from longflow.commands.draw import open_any
 from longflow.commands.evaluate import dataset_of
@@ -23,8 +24,6 @@ from longflow.seeds import fixed_draws
 
 MOST_TRAINING, MOST_TEST = 10_000, 2_000
 """Rows among which neighbours are sought, and rows that are guessed: of more, the first."""
-
-ADAPT_ROWS = 2048
 
 
 def probe(

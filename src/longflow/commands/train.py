@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longflow.adaptive import has_statistics
+from longflow.adaptive import ADAPT_ROWS, has_statistics
 from longflow.bijections import adapt, settle
 from longflow.commands.configure import Settings, classifier_alone, configuration, default_out
 from longflow.commands.evaluate import classified, log_likelihoods
@@ -45,7 +45,6 @@ from longflow.training.device import prepare
 from longflow.training.processes import agreed, anywhere, processes, stopping, world_size
 from longflow.units import bits_per_dim, standard_error
 
-ADAPT_ROWS = 2048
 STEPS_BETWEEN_VALIDATIONS = 50
 VALIDATED_BY_ESTIMATES = 500
 """Validation rows where log-determinants are estimated, by dozens of passes each."""

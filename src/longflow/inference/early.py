@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from longflow.adaptive import has_statistics, settle
+from longflow.adaptive import ADAPT_ROWS, has_statistics, settle
 from longflow.constraints import tighten
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.inference.evaluating import evaluating
@@ -20,7 +20,6 @@ from longflow.training.processes import stopping
 from longflow.units import nats
 
 ROWS_AT_ONCE = 4096
-ADAPT_ROWS = 2048
 
 
 @dataclass

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
-from longflow.adaptive import adapt
+from longflow.adaptive import ADAPT_ROWS, adapt
 from longflow.bijections import Bijection, Embedded, Standardise
 from longflow.distributions import Flow
 from longflow.errors import UsageError
 from longflow.inference.checks import all_rows, finite_rows
-from longflow.inference.early import ADAPT_ROWS, Held, fit_rows, log_probs
+from longflow.inference.early import Held, fit_rows, log_probs
 from longflow.models import build
 from longflow.nets import Standardiser
 from longflow.seeds import fixed_draws
