@@ -1,5 +1,6 @@
 """Splines: what the shared suites do not ask of them."""
 
+import itertools
 import math
 
 import pytest
@@ -80,7 +81,7 @@ def test_values_increase_and_are_continuous_and_slopes_are_theirs(name, size):
 def test_a_knot_belongs_to_the_bin_on_its_right_and_joins_it_to_the_left_one(axis):
     grid = Grid(5, B, 0.1, 1e-3)
     shares = torch.randn(2, 5, 1, 1, dtype=torch.float64).softmax(1)
-    sizes = grid.mixed(shares) + 2 * B * grid.floor
+    sizes = grid.scale * grid.mixed(shares) + 2 * B * grid.floor
     close(sizes.sum(1), torch.full((2, 1, 1), 2 * B, dtype=torch.float64))
     knots = (sizes.cumsum(1) - B)[:, :, 0, 0]
     slopes = torch.arange(6.0, dtype=torch.float64)[:, None, None]
@@ -91,8 +92,17 @@ def test_a_knot_belongs_to_the_bin_on_its_right_and_joins_it_to_the_left_one(axi
         close(before[:2] + before[2:4], after[:2])
         assert after[4:].tolist() == [k + 1, k + 2]
         assert before[5] == after[4]
-        exactly = after[axis].reshape(1, 1)
-        assert torch.equal(bins_at(exactly, shares, slopes, axis, grid)[:, 0, 0], after)
+
+
+def test_a_bin_has_its_left_end_and_not_its_right_one():
+    grid = Grid(4, 1.25, 0.25, 0.0)  # these knots have no rounding
+    shares = (torch.tensor([[2.0, 3, 1, 2], [1, 1, 4, 2]], dtype=torch.float64) / 8).reshape(2, 4, 1, 1)
+    knots = (grid.scale * grid.mixed(shares)).cumsum(1)[:, :, 0, 0] - grid.bound
+    slopes = torch.arange(5.0, dtype=torch.float64)[:, None, None]
+    for axis, k in itertools.product(range(2), range(3)):
+        found = bins_at(knots[axis, k].reshape(1, 1), shares, slopes, axis, grid)[:, 0, 0]
+        assert torch.equal(found[:2], knots[:, k])
+        assert found[4:].tolist() == [k + 1, k + 2]
 
 
 @pytest.mark.parametrize("name", ["rational", "steep", "quadratic", "bernstein", "bounded"])

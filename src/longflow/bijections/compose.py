@@ -52,7 +52,7 @@ class Chain(Bijection):
     def _walk(
         self, parts: list[Bijection], steps: Sequence[Step], undos: Sequence[Step], x: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        walk = Walk(steps, undos, [list(part.parameters()) for part in parts])
+        walk = Walk(steps, undos, parts)
         carried = x.to(torch.promote_types(x.dtype, self.trunk))
         y, log_det = MEMORIES[self.memory](walk, carried, context)
         return y.to(x.dtype), log_det.to(x.dtype)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longflow.bijections.gradients import ByHand
 from longflow.bijections.slopes import checked
 from longflow.errors import UsageError
 
@@ -39,8 +40,8 @@ class Grid:
         return 2 * self.bound * (1 - self.bins * self.floor) / (1 + self.slope)
 
     def mixed(self, shares: Tensor) -> Tensor:
-        """Return scale · (p + m·q, q + m·p) of (p, q) along axis 0: a linear map, its own transpose."""
-        return torch.add(shares, shares.flip(0), alpha=self.slope) * self.scale
+        """Return (p + m·q, q + m·p) of (p, q) along axis 0: a linear map, its own transpose."""
+        return torch.add(shares, shares.flip(0), alpha=self.slope)
 
 
 def bins_at(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> Tensor:
@@ -77,15 +78,23 @@ def at_ends(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
-    sizes = grid.mixed(shares) + 2 * grid.bound * grid.floor
-    corner, size, index = located(point, sizes, axis, grid.bound)
-    return torch.cat((corner, size, at_ends(slopes, index))), index
+    # Scale and floor enter last, where tensors are no longer wide: to make a wide one costs more than its arithmetic.
+    least, bound, scale = 2 * grid.bound * grid.floor, grid.bound, grid.scale
+    sizes = grid.mixed(shares)
+    ends = sizes.cumsum(1)
+    floors = torch.linspace(
+        least - bound, (grid.bins - 1) * least - bound, grid.bins - 1, dtype=point.dtype, device=point.device
+    )
+    knots = torch.add(floors.reshape(-1, *[1] * point.dim()), ends[axis, :-1], alpha=scale)
+    index = (point >= knots).sum(0, keepdim=True)
+    pair, all_bins = index.expand(2, 1, *point.shape), (2, grid.bins, *point.shape)
+    end, size = (wide.expand(all_bins).gather(1, pair)[:, 0] for wide in (ends, sizes))
+    corner = torch.add(index.to(point) * least - bound, end - size, alpha=scale)
+    return torch.cat((corner, size * scale + least, at_ends(slopes, index))), index
 
 
-class _Found(torch.autograd.Function):
+class _Found(ByHand):
     """`_found`, which is linear in shares and slopes where the bin is given."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -101,8 +110,8 @@ class _Found(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
         (index,) = ctx.saved_tensors
         bins = ctx.grid.bins
-        low, size = ctx.grid.mixed(grad[:4].unflatten(0, (2, 2)).transpose(0, 1)).unbind(1)
+        low, size = ctx.grid.mixed((grad[:4] * ctx.grid.scale).unflatten(0, (2, 2)).transpose(0, 1)).unbind(1)
         steps = torch.arange(bins, device=index.device).reshape(bins, *[1] * (index.dim() - 1))
-        shares = (low[:, None] * (steps < index)).scatter_add(1, index.expand(2, *index.shape), size[:, None])
-        slopes = grad.new_zeros(bins + 1, *index.shape[1:]).scatter_add(0, torch.cat((index, index + 1)), grad[4:])
+        shares = (low[:, None] * (steps < index)).scatter_add_(1, index.expand(2, *index.shape), size[:, None])
+        slopes = grad.new_zeros(bins + 1, *index.shape[1:]).scatter_add_(0, torch.cat((index, index + 1)), grad[4:])
         return None, shares.sum_to_size(ctx.shapes[0]), slopes.sum_to_size(ctx.shapes[1]), None, None

@@ -31,11 +31,11 @@ DRIFT = 1e-2
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """One way through a chain: each step, the step that undoes it, and the parameters of both."""
+    """One way through a chain: each step, the step that undoes it, and the part whose parameters both have."""
 
     steps: Sequence[Step]
     undos: Sequence[Step]
-    parameters: Sequence[Sequence[nn.Parameter]]
+    parts: Sequence[nn.Module]
 
 
 def full(walk: Walk, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -50,12 +50,12 @@ def full(walk: Walk, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]
 def checkpointed(walk: Walk, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """Take the steps, each computed again on the way back."""
     again = [_again(step) for step in walk.steps]
-    return full(Walk(again, walk.undos, walk.parameters), x, context)
+    return full(Walk(again, walk.undos, walk.parts), x, context)
 
 
 def reversible(walk: Walk, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """Take the steps, keeping the last value only."""
-    parameters = [p for group in walk.parameters for p in group]
+    parameters = [p for part in walk.parts for p in part.parameters()]
     return _Reversible.apply(walk, x, context, *parameters)
 
 
@@ -88,9 +88,9 @@ class _Reversible(torch.autograd.Function):
         walk: Walk = ctx.walk
         grad_context = None if context is None else torch.zeros_like(context)
         grads: list[list[Tensor | None]] = []
-        for step, undo, parameters in zip(*map(reversed, (walk.steps, walk.undos, walk.parameters)), strict=True):
+        for step, undo, part in zip(*map(reversed, (walk.steps, walk.undos, walk.parts)), strict=True):
             value = undo(value, context)[0]
-            grad_z, grad_c, own = _through(step, value, context, parameters, grad_z, grad_log_det)
+            grad_z, grad_c, own = _through(step, value, context, list(part.parameters()), grad_z, grad_log_det)
             if grad_context is not None and grad_c is not None:
                 grad_context += grad_c
             grads.append(own)

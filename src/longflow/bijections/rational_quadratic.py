@@ -8,6 +8,7 @@ from torch import Tensor
 
 from longflow.bijections.bijection import Example
 from longflow.bijections.elementwise import Elementwise, Theta
+from longflow.bijections.gradients import ByHand
 from longflow.bijections.knots import Grid, bins_at, bins_at_once
 from longflow.bijections.slopes import MOST, slopes_at
 from longflow.bijections.tails import TAILS
@@ -114,10 +115,8 @@ def _within(t: Tensor, s: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]
     return t * (a + rise * t) / below, ((a + t * (2 * rise + bend * t)) * ratio * ratio).log()
 
 
-class _Curve(torch.autograd.Function):
+class _Curve(ByHand):
     """`curve`, with its gradient in closed form, itself differentiable."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, bins: Tensor, least: float) -> tuple[Tensor, Tensor]:

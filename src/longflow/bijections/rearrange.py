@@ -143,9 +143,11 @@ class Interleave(Partition):
         return torch.cat((x[:, self.first :: 2], x[:, 1 - self.first :: 2]), 1)
 
     def restore(self, z: Tensor) -> Tensor:
-        places = torch.arange(z.shape[1], device=z.device)
-        order = torch.cat((places[self.first :: 2], places[1 - self.first :: 2]))
-        return z.index_select(1, torch.argsort(order))
+        pairs = z.shape[1] // 2
+        parts = z.tensor_split([(z.shape[1] + 1 - self.first) // 2], 1)
+        even, odd = parts[self.first], parts[1 - self.first]
+        together = torch.stack((even[:, :pairs], odd), 2).flatten(1, 2)
+        return together if even.shape[1] == pairs else torch.cat((together, even[:, pairs:]), 1)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:

@@ -14,7 +14,8 @@ class GatedBlock(nn.Module):
         outer = nn.Linear(hidden, hidden)
         nn.init.zeros_(outer.weight)
         nn.init.zeros_(outer.bias)
-        self.layers = nn.Sequential(activation(), nn.Linear(hidden, hidden), activation(), nn.Dropout(dropout), outer)
+        dropping = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.layers = nn.Sequential(activation(), nn.Linear(hidden, hidden), activation(), dropping, outer)
         self.gate = nn.Linear(context, hidden) if context else None
 
     def forward(self, units: Tensor, context: Tensor | None) -> Tensor:
