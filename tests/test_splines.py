@@ -20,7 +20,7 @@ from longflow.bijections import (
     RationalQuadratic,
 )
 from longflow.bijections.circular import wrapped
-from longflow.bijections.knots import Grid, bins_at, bins_at_once
+from longflow.bijections.knots import Grid, bins_at, gradient
 from longflow.bijections.rational_quadratic import _within
 from longflow.bijections.root import root
 from longflow.errors import UsageError
@@ -87,8 +87,8 @@ def test_a_knot_belongs_to_the_bin_on_its_right_and_joins_it_to_the_left_one(axi
     slopes = torch.arange(6.0, dtype=torch.float64)[:, None, None]
     for k in range(4):
         point = knots[axis, k].reshape(1, 1)
-        after = bins_at(point + 1e-9, shares, slopes, axis, grid)[:, 0, 0]
-        before = bins_at(point - 1e-9, shares, slopes, axis, grid)[:, 0, 0]
+        after = bins_at(point + 1e-9, shares, slopes, axis, grid)[0][:, 0, 0]
+        before = bins_at(point - 1e-9, shares, slopes, axis, grid)[0][:, 0, 0]
         close(before[:2] + before[2:4], after[:2])
         assert after[4:].tolist() == [k + 1, k + 2]
         assert before[5] == after[4]
@@ -100,7 +100,7 @@ def test_a_bin_has_its_left_end_and_not_its_right_one():
     knots = (grid.scale * grid.mixed(shares)).cumsum(1)[:, :, 0, 0] - grid.bound
     slopes = torch.arange(5.0, dtype=torch.float64)[:, None, None]
     for axis, k in itertools.product(range(2), range(3)):
-        found = bins_at(knots[axis, k].reshape(1, 1), shares, slopes, axis, grid)[:, 0, 0]
+        found = bins_at(knots[axis, k].reshape(1, 1), shares, slopes, axis, grid)[0][:, 0, 0]
         assert torch.equal(found[:2], knots[:, k])
         assert found[4:].tolist() == [k + 1, k + 2]
 
@@ -260,17 +260,16 @@ def test_gradients_in_closed_form_are_those_of_autograd(tails):
     assert torch.autograd.gradcheck(spline.inverse, (x, context))
 
 
-def test_bins_found_at_once_are_those_found_step_by_step():
+def test_gradients_of_bins_are_those_of_autograd():
     grid = Grid(5, B, 0.1, 1e-3)
     point = (2 * torch.rand(6, 3, dtype=torch.float64) - 1) * B
     shares = torch.randn(2, 5, 6, 3, dtype=torch.float64).softmax(1).requires_grad_()
     slopes = torch.randn(6, 6, 3, dtype=torch.float64, requires_grad=True)
-    found = [find(point, shares, slopes, 0, grid) for find in (bins_at, bins_at_once)]
-    assert torch.equal(*found)
-    weights = torch.randn_like(found[0])
-    grads = [torch.autograd.grad((one * weights).sum(), (shares, slopes)) for one in found]
-    close(grads[0][0], grads[1][0])
-    close(grads[0][1], grads[1][1])
+    bins, index = bins_at(point, shares, slopes, 0, grid)
+    weights = torch.randn_like(bins)
+    expected = torch.autograd.grad((bins * weights).sum(), (shares, slopes))
+    for ours, theirs in zip(gradient(weights, index, grid), expected, strict=True):
+        close(ours, theirs)
 
 
 def test_rows_of_parameters_may_be_one_and_be_mapped(name):

@@ -43,13 +43,14 @@ class Elementwise(Bijection):
         raise UsageError(f"{type(self).__name__} has no parameters that data could set")
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_map(self.ahead, x, context)
+        return self.mapped(self.ahead, x, self._parameters_in(context, x))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_map(self.back, z, context)
+        return self.mapped(self.back, z, self._parameters_in(context, z))
 
-    def _apply_map(self, step: Map, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        theta = self._parameters_in(context, x)
+    @staticmethod
+    def mapped(step: Map, x: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
+        """Return what `step`, which is `ahead` or `back`, makes of x, and its log-determinant, (B,)."""
         y, log_slope = step(x, theta.to(torch.promote_types(theta.dtype, x.dtype)))
         return y, log_slope.expand_as(x).flatten(1).sum(1)
 

@@ -27,8 +27,8 @@ class FullCoupling(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         halves = self.theta.expand(len(x), -1), self._told_by(x[:, : x.shape[1] // 2], context)
-        by_feature = [half.unflatten(1, (self.transform.parameters_per_feature, -1)) for half in halves]
-        return self.transform(x, torch.cat(by_feature, 2).flatten(1))
+        of_each = [half.unflatten(1, (self.transform.parameters_per_feature, -1)).movedim(1, 0) for half in halves]
+        return self.transform.mapped(self.transform.ahead, x, torch.cat(of_each, 2))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         first, second = z.tensor_split([z.shape[1] // 2], 1)

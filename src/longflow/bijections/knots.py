@@ -1,12 +1,10 @@
 """Where the bins of a spline lie, and in which of them a point is. Static shapes: comparisons, sums and one gather."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from longflow.bijections.gradients import ByHand
 from longflow.bijections.slopes import checked
 from longflow.errors import UsageError
 
@@ -44,21 +42,6 @@ class Grid:
         return torch.add(shares, shares.flip(0), alpha=self.slope)
 
 
-def bins_at(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> Tensor:
-    """Return the bin of each point, as left, bottom, width, height and the parameters of the slopes at both ends.
-
-    `point`, (B, D, ...), in [-B, B], is an x (axis 0) or a z (axis 1); `shares`, (2, K, B, D, ...), are p and q, and
-    `slopes` is (K + 1, B, D, ...); both may have ones for B and
-    space. The result is (6, B, D, ...). Each bin has its left end, not its right one.
-    """
-    return _found(point, shares, slopes, axis, grid)[0]
-
-
-def bins_at_once(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> Tensor:
-    """Return what `bins_at` does, with a gradient that fills the wide tensors in one pass (no cumsum, no padding)."""
-    return _Found.apply(point, shares, slopes, axis, grid)[0]
-
-
 def located(point: Tensor, sizes: Tensor, axis: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the corner (left, bottom) of each point's bin, its size (width, height), and its number.
 
@@ -77,7 +60,13 @@ def at_ends(values: Tensor, index: Tensor) -> Tensor:
     return values.expand(len(values), *index.shape[1:]).gather(0, torch.cat((index, index + 1)))
 
 
-def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
+def bins_at(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Return the bin of each point, as left, bottom, width, height and the parameters of the slopes at both ends.
+
+    `point`, (B, D, ...), in [-B, B], is an x (axis 0) or a z (axis 1); `shares`, (2, K, B, D, ...), are p and q, and
+    `slopes` is (K + 1, B, D, ...); both may have ones for B and space. The bins are (6, B, D, ...), their numbers,
+    which come second, (1, B, D, ...). Each bin has its left end, not its right one.
+    """
     # Scale and floor enter last, where tensors are no longer wide: to make a wide one costs more than its arithmetic.
     least, bound, scale = 2 * grid.bound * grid.floor, grid.bound, grid.scale
     sizes = grid.mixed(shares)
@@ -93,25 +82,13 @@ def _found(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid)
     return torch.cat((corner, size * scale + least, at_ends(slopes, index))), index
 
 
-class _Found(ByHand):
-    """`_found`, which is linear in shares and slopes where the bin is given."""
+def gradient(grad: Tensor, index: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Return the gradients to shares, (2, K, B, D, ...), and slopes, (K + 1, B, D, ...), of that to the bins.
 
-    @staticmethod
-    def forward(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid) -> tuple[Tensor, Tensor]:
-        return _found(point, shares, slopes, axis, grid)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.grid, ctx.shapes = inputs[4], (inputs[1].shape, inputs[2].shape)
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-        (index,) = ctx.saved_tensors
-        bins = ctx.grid.bins
-        low, size = ctx.grid.mixed((grad[:4] * ctx.grid.scale).unflatten(0, (2, 2)).transpose(0, 1)).unbind(1)
-        steps = torch.arange(bins, device=index.device).reshape(bins, *[1] * (index.dim() - 1))
-        shares = (low[:, None] * (steps < index)).scatter_add_(1, index.expand(2, *index.shape), size[:, None])
-        slopes = grad.new_zeros(bins + 1, *index.shape[1:]).scatter_add_(0, torch.cat((index, index + 1)), grad[4:])
-        return None, shares.sum_to_size(ctx.shapes[0]), slopes.sum_to_size(ctx.shapes[1]), None, None
+    Both are filled in one pass: in its bin a point depends on them by a linear map.
+    """
+    low, size = grid.mixed((grad[:4] * grid.scale).unflatten(0, (2, 2)).transpose(0, 1)).unbind(1)
+    steps = torch.arange(grid.bins, device=index.device).reshape(-1, *[1] * (index.dim() - 1))
+    shares = (low[:, None] * (steps < index)).scatter_add_(1, index.expand(2, *index.shape), size[:, None])
+    slopes = grad.new_zeros(grid.bins + 1, *index.shape[1:]).scatter_add_(0, torch.cat((index, index + 1)), grad[4:])
+    return shares, slopes

@@ -9,7 +9,7 @@ from torch import Tensor
 from longflow.bijections.bijection import Example
 from longflow.bijections.elementwise import Elementwise, Theta
 from longflow.bijections.gradients import ByHand
-from longflow.bijections.knots import Grid, bins_at, bins_at_once
+from longflow.bijections.knots import Grid, bins_at, gradient
 from longflow.bijections.slopes import MOST, slopes_at
 from longflow.bijections.tails import TAILS
 from longflow.errors import choose
@@ -52,16 +52,16 @@ class RationalQuadratic(Elementwise):
         inside = self.tails.enter(x, self.grid.bound)
         shares, slopes = self._parts(theta)
         if torch.compiler.is_compiling():
-            y, log_slope = curve(inside, bins_at(inside, shares, slopes, 0, self.grid), self.grid.slope)
+            y, log_slope = curve(inside, bins_at(inside, shares, slopes, 0, self.grid)[0], self.grid.slope)
         else:
-            y, log_slope = _Curve.apply(inside, bins_at_once(inside, shares, slopes, 0, self.grid), self.grid.slope)
+            y, log_slope, _, _ = _Ahead.apply(inside, shares, slopes, self.grid)
         return self.tails.leave(x, inside, y, log_slope)
 
     def back(self, z: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
         z = z.contiguous()
         inside = self.tails.enter(z, self.grid.bound)
         shares, slopes = self._parts(theta)
-        y, log_slope = curve_back(inside, bins_at(inside, shares, slopes, 1, self.grid), self.grid.slope)
+        y, log_slope = curve_back(inside, bins_at(inside, shares, slopes, 1, self.grid)[0], self.grid.slope)
         return self.tails.leave(z, inside, y, log_slope)
 
     def standardising(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
@@ -115,43 +115,55 @@ def _within(t: Tensor, s: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]
     return t * (a + rise * t) / below, ((a + t * (2 * rise + bend * t)) * ratio * ratio).log()
 
 
-class _Curve(ByHand):
-    """`curve`, with its gradient in closed form, itself differentiable."""
+class _Ahead(ByHand):
+    """`curve` at x in its bins, with its gradient in closed form; the bins and their numbers are told for that."""
 
     @staticmethod
-    def forward(x: Tensor, bins: Tensor, least: float) -> tuple[Tensor, Tensor]:
-        return curve(x, bins, least)
+    def forward(x: Tensor, shares: Tensor, slopes: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        bins, index = bins_at(x, shares, slopes, 0, grid)
+        return *curve(x, bins, grid.slope), bins, index
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(inputs[0], inputs[1])
-        ctx.least = inputs[2]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, shares, slopes, ctx.grid = inputs
+        ctx.shapes = shares.shape, slopes.shape
+        ctx.mark_non_differentiable(output[3])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, *output[2:])
 
     @staticmethod
-    def backward(ctx: Any, to_value: Tensor, to_log_slope: Tensor) -> tuple[Any, ...]:
-        x, bins = ctx.saved_tensors
-        # A slice or an expanded tensor would slow each of the products below.
-        to_value, to_log_slope = to_value.contiguous(), to_log_slope.contiguous()
-        left, _, w, h, *_ = bins.unbind()
-        e = bins[4:].clamp(-MOST, MOST).exp()
-        over = (1 + ctx.least * e).reciprocal()
-        a, b = ((e + ctx.least) * over).unbind()
-        per_w = w.reciprocal()
-        t, s = (x - left) * per_w, h * per_w
-        u = 1 - t
-        v, bend, rise, square = t * u, a + b - 2 * s, s - a, t * t
-        per_below = (s + bend * v).reciprocal()
-        share = t * (a + rise * t) * per_below
-        # d loss = g_n dN + g_d dD + g_g dG of z = bottom + h N/D, log-slope = log G + 2 log s - 2 log D
-        g_n = to_value * h * per_below
-        g_d = -(g_n * share + 2 * to_log_slope * per_below)
-        g_g = to_log_slope / (a + t * (2 * rise + bend * t))
-        both = g_d * v
-        to_a = g_n * v + both + g_g * u * u
-        to_b = both + g_g * square
-        to_s = g_n * square + g_d * (1 - 2 * v) + 2 * (g_g * v + to_log_slope / s)
-        to_x = (g_n * (a + 2 * rise * t) + g_d * bend * (u - t) + 2 * g_g * (rise + bend * t)) * per_w
-        lift = to_s * per_w
-        to_slopes = torch.stack((to_a, to_b)) * (e * (1 - ctx.least**2) * over * over)
-        to_sizes = torch.stack((-to_x, to_value, -(to_x * t + lift * s), to_value * share + lift))
-        return to_x, torch.cat((to_sizes, to_slopes)), None
+    def backward(ctx: Any, to_z: Tensor | None, to_log_slope: Tensor | None, to_bins: Tensor | None, _: None) -> Any:
+        x, bins, index = ctx.saved_tensors
+        # A slice or an expanded tensor would slow each product with it.
+        to_z = torch.zeros_like(x) if to_z is None else to_z.contiguous()
+        to_log_slope = torch.zeros_like(x) if to_log_slope is None else to_log_slope.contiguous()
+        to_x, own = _curve_gradient(x, bins, to_z, to_log_slope, ctx.grid.slope)
+        to_shares, to_slopes = gradient(own if to_bins is None else own + to_bins, index, ctx.grid)
+        return to_x, to_shares.sum_to_size(ctx.shapes[0]), to_slopes.sum_to_size(ctx.shapes[1]), None
+
+
+def _curve_gradient(x: Tensor, bins: Tensor, to_z: Tensor, to_log_slope: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `curve` to x and to its bins, (6, B, D, ...)."""
+    left, _, w, h, *_ = bins.unbind()
+    e = bins[4:].clamp(-MOST, MOST).exp()
+    over = (1 + least * e).reciprocal()
+    a, b = ((e + least) * over).unbind()
+    per_w = w.reciprocal()
+    t, s = (x - left) * per_w, h * per_w
+    u = 1 - t
+    v, bend, rise, square = t * u, a + b - 2 * s, s - a, t * t
+    per_below = (s + bend * v).reciprocal()
+    share = t * (a + rise * t) * per_below
+    # d loss = g_n dN + g_d dD + g_g dG of z = bottom + h N/D, log-slope = log G + 2 log s - 2 log D
+    g_n = to_z * h * per_below
+    g_d = -(g_n * share + 2 * to_log_slope * per_below)
+    g_g = to_log_slope / (a + t * (2 * rise + bend * t))
+    both = g_d * v
+    to_a = g_n * v + both + g_g * u * u
+    to_b = both + g_g * square
+    to_s = g_n * square + g_d * (1 - 2 * v) + 2 * (g_g * v + to_log_slope / s)
+    to_x = (g_n * (a + 2 * rise * t) + g_d * bend * (u - t) + 2 * g_g * (rise + bend * t)) * per_w
+    lift = to_s * per_w
+    to_slopes = torch.stack((to_a, to_b)) * (e * (1 - least**2) * over * over)
+    to_sizes = torch.stack((-to_x, to_z, -(to_x * t + lift * s), to_z * share + lift))
+    return to_x, torch.cat((to_sizes, to_slopes))
