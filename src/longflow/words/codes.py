@@ -1,0 +1,75 @@
+"""What codes are worth, as lines of text."""
+
+from longflow.words.result import Result
+
+
+def codes_words(result: Result) -> str:
+    """Return a line with what a representation is worth."""
+    events = f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}"
+    if "error" in result:
+        way = f"the mean of {result['draws']} draws" if result["draws"] else "mean codes"
+        return (
+            f"{events}: error {result['error']:.2%} ± {result['stderr_error']:.2%}, cross-entropy"
+            f" {result['cross_entropy']:.4f} bits, calibration error {result['calibration_error']:.4f} (by {way});"
+            f" noisy codes say at most {result['rate_bits']:.2f} bits of their data, at"
+            f" {result['noisy_cross_entropy']:.4f} bits of cross-entropy (no likelihood)"
+        )
+    told = ", ".join(f"{name} {value:.4f}" for name, value in result["js_bounds"].items())
+    return (
+        f"{events}: Jensen-Shannon divergence of data and codes at least {told} nats (of at most 0.6931; no mutual"
+        f" information); KL to the prior {result['terms']['kl']:.3f} nats (no likelihood)"
+    )
+
+
+PROBED = {"embedding": "codes", "untrained": "untrained codes", "rows": "rows"}
+
+
+def probe_words(result: Result) -> str:
+    """Return a line of accuracies for codes, for those of an untrained encoder, and for the rows."""
+    first = next(iter(result["probes"].values()))
+    lines = [
+        f"{result['model']}, {result['numbers']} numbers a code: {result['test_rows']:,} test events of"
+        f" {result['data']}, ± at most {first['stderr']:.1%}",
+        f"  {'':<18}{'linear, ' + format(first['labels'], ',') + ' labels':>22}"
+        f"{str(first['k']) + ' nearest, cosine':>20}{'Euclid':>10}",
+    ]
+    for name, title in PROBED.items():
+        one = result["probes"][name]
+        lines.append(f"  {title:<18}{one['linear']:>22.1%}{one['cosine']:>20.1%}{one['euclidean']:>10.1%}")
+    return "\n".join([*lines, f"neighbours among {result['training_rows']:,} labelled training events"])
+
+
+def diagnose_words(result: Result) -> str:
+    """Return what the codes hold, and the KL of each number of them, largest first."""
+    largest = sorted(enumerate(result["kl_of_dims"]), key=lambda pair: -pair[1])
+    full = result["mutual_information"] > 0.95 * result["ceiling"]
+    return "\n".join(
+        [
+            f"{result['model']}, codes of {result['n']:,} {result['split']} events, in nats (a unit: a number of it)",
+            f"  KL to the prior, on average     {result['kl']:.3f}",
+            f"  = mutual information I(X; Z)    {result['mutual_information']:.3f} ± {result['stderr']:.2g}"
+            f" (at most log n = {result['ceiling']:.3f}{': it is full' if full else ''})",
+            f"  + aggregate-posterior gap       {result['gap']:.3f}"
+            f"{' (of these n codes; that of all data is smaller, by as much as I(X; Z) is larger)' if full else ''}",
+            f"  active units                    {result['active_units']} of {result['dims']}",
+            "  KL by unit                      " + ", ".join(f"z{d} {kl:.3f}" for d, kl in largest[:20]),
+        ]
+    )
+
+
+def cluster_words(result: Result) -> str:
+    """Return how clusters are used, how they agree with classes where there are labels, and where they are written."""
+    used, shares = result["occupancy"]["used"], result["occupancy"]["shares"]
+    lines = [
+        f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}: {used} of"
+        f" {result['clusters']} clusters used, of {min(shares):.1%} to {max(shares):.1%} of the events; an event's"
+        f" cluster has the probability {result['mean_probability']:.2f} on average"
+    ]
+    if "agreement" in result:
+        found = result["agreement"]
+        lines.append(
+            f"against the labels: accuracy {found['accuracy']:.1%} (one class a cluster), purity {found['purity']:.1%}"
+            f" (majority of each cluster), NMI {found['nmi']:.3f}, ARI {found['ari']:.3f}"
+        )
+    pictures = f", pictures {result['picture']}" if "picture" in result else ""
+    return "\n".join([*lines, f"table {result['out']}{pictures}"])
