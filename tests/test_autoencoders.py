@@ -540,6 +540,7 @@ def test_samples_are_means_unless_noise_is_asked_for(runs):
 
 def test_commands_refuse_what_an_autoencoder_cannot(runs, capsys):
     assert "what is invertible" in refused(capsys, "check", runs / "normal")
+    assert "--part is for prior; 'posterior' came" in refused(capsys, "check", runs / "flow", "--part", "posterior")
     assert "climbs a density" in refused(capsys, "inpaint", runs / "flow")
     assert "has one" in refused(capsys, "resample", runs / "normal")
     assert "density-weight" in refused(capsys, "train", "vae", "--noise", 0, 1)
@@ -549,6 +550,65 @@ def test_commands_refuse_what_an_autoencoder_cannot(runs, capsys):
     assert "at most 1" in refused(capsys, "train", "vae", "--kl-warmup", 2)
     assert "latent >= 1" in refused(capsys, "train", "vae", "--latent", 0)
     assert "gradient" in refused(capsys, "train", "vae", "--posterior", "mixture", "--importance", 3)
+
+
+def test_check_measures_the_prior_of_an_fvae_on_codes(runs, capsys):
+    found = answer(capsys, "check", runs / "flow", "-n", 4, "--other", "digits")
+    assert (found["part"], found["dims"], found["passed"]) == ("prior", 64, True)
+    rows = longflow.data.load("digits").split("train")
+    density = longflow.load(runs / "flow").density
+    with torch.no_grad():
+        x = density.first(torch.from_numpy(rows[:1000]) + torch.rand(1000, 1, 8, 8))[0]
+        codes = density.posterior.network(x) + density.posterior.inner.log_scale.exp() * torch.randn(1000, 1, 8, 8)
+    for measured in found["dtypes"].values():
+        assert set(measured["wrong_pixels"].values()) == {None}
+        assert "other data: digits" in measured["round_trip_in_sd"]
+        assert measured["log_det_max_abs"] is not None
+        for kind, error in measured["round_trip_max_abs"].items():
+            assert error / measured["round_trip_in_sd"][kind] == pytest.approx(codes.std().item(), rel=0.05)
+    assert main(["check", str(runs / "flow")]) == 0
+    assert "the prior of fvae, 64 dimensions, 8 codes" in capsys.readouterr().out
+
+
+def test_check_measures_posteriors_under_what_the_encoder_says(runs, capsys):
+    found = answer(capsys, "check", runs / "grey", "-n", 3)
+    assert (found["part"], found["dims"], found["passed"]) == ("posterior", 20, True)
+    both = ["train", "vae", "--latent", 3, "--prior", "flow", "--posterior", "flow", *QUICK, "--out", runs / "both"]
+    assert main([*map(str, both)]) == 0
+    for part, asked in (("prior", []), ("posterior", ["--part", "posterior"])):
+        found = answer(capsys, "check", runs / "both", "-n", 2, *asked)
+        assert (found["part"], found["dims"], found["passed"]) == (part, 3, True)
+
+
+@pytest.mark.parametrize(("name", "part"), [("flow", "prior"), ("grey", "posterior")])
+def test_check_fails_a_part_that_lies(runs, monkeypatch, name, part):
+    from longflow.commands.check import check
+
+    forward = Coupling.forward
+
+    def lying(self, x, context=None):
+        z, log_det = forward(self, x, context)
+        return z, log_det + 0.1
+
+    monkeypatch.setattr(Coupling, "forward", lying)
+    found = check(str(runs / name), n=2)
+    assert (found["part"], found["passed"]) == (part, False)
+
+
+def test_the_flows_of_an_autoencoder_see_codes_of_its_rows():
+    """Prior and posterior are given one draw, of which the weight p(x | z) p(z) / q(z | x) can be made."""
+    options = {"latent": 3, "width": 8, "prior": "flow", "posterior": "flow"}
+    model = longflow.build("vae", shape=(4,), **options).double().eval()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    torch.manual_seed(1)
+    found = model.flows(x)
+    (prior, z, _), (posterior, same, context) = (found[part] for part in ("prior", "posterior"))
+    assert torch.equal(z, same)
+    weight = model.observation.log_prob(x, z) + prior.log_prob(z) - posterior.log_prob(z, context)
+    torch.manual_seed(1)
+    close(weight, model.log_weight(x))
+    plain = longflow.build("vae", shape=(4,), latent=3, width=8)
+    assert plain.flows(x.float()) == {}
 
 
 def test_a_resumed_run_keeps_its_objective(runs, capsys, tmp_path):

@@ -248,7 +248,8 @@ def test_check_fails_when_one_sample_does_not_come_back(runs, monkeypatch):
 
 
 def test_check_says_when_the_grid_is_too_coarse_and_is_reproducible(runs):
-    from longflow.commands.check import check, integral
+    from longflow.commands.check import check
+    from longflow.commands.integral import integral
 
     ridge = Flow(Chain(Learned(Scale(), (2,)), Coupling(Shift(), Copy())), StandardNormal((2,)))
     with torch.no_grad():
@@ -483,6 +484,7 @@ BAD = {
     "label": (lambda r, t: ["sample", r / "digits", "--label", "3"], "class"),
     "suffix": (lambda r, t: ["sample", r / "digits", "--out", t / "x.gif"], ".png"),
     "pairs": (lambda r, t: ["interpolate", r / "digits", "--pairs", "500"], "--pairs"),
+    "part": (lambda r, t: ["check", r / "moons", "--part", "prior"], "an autoencoder's flows"),
     "mask": (lambda r, t: ["inpaint", r / "digits", "--mask", "topp"], "topp"),
     "inpaint a table": (lambda r, t: ["inpaint", r / "moons"], "pictures"),
     "truncated checkpoint": (lambda r, t: resume(damaged(r, t, LAST, lambda b: b[: len(b) // 2])), "damaged"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from longflow.bijections import Estimated, Unconstrain
 from longflow.commands.certificate import certificate
 from longflow.commands.draw import open_model
 from longflow.commands.evaluate import dataset_of
-from longflow.data import Events
+from longflow.commands.integral import NORMALISED, mass_of
+from longflow.data import Dataset, Events
 from longflow.distributions import Flow, LatentModel
 from longflow.errors import InversionError, UsageError
+from longflow.runs import Run
 from longflow.seeds import fixed_draws
 from longflow.values import values_only
 
@@ -28,19 +30,16 @@ ROUND_TRIP = {"float32": 1e-3, "float64": 1e-8}
 LOG_DET = {"float32": 1e-4, "float64": 1e-8}
 """Allowed error of the log-determinant, in nats for each dimension."""
 
-NORMALISED = 1e-3
-GRID = 1500
-COARSE_GRID = 500
-"""Cells a side where each log-determinant costs a Jacobian in every block, or where there are several integrals."""
-
 AT_ONCE = 250
 HALF_A_LEVEL = 0.5
-NEIGHBOURHOODS = 200
-CONTEXTS = 3
-"""Contexts at which a conditional density is integrated."""
+SEEN = 1000
+"""Events whose range, and codes whose deviation, noise and errors are measured by."""
 
 Pair = tuple[Tensor, Tensor | None]
 """Events and their contexts, where there are some."""
+
+Part = Literal["prior", "posterior"]
+"""What a flow is in an autoencoder."""
 
 
 def check(
@@ -48,6 +47,7 @@ def check(
     *,
     data: str | None = None,
     other: str | None = None,
+    part: Part | None = None,
     n: int = 8,
     seed: int = 0,
     device: str = "auto",
@@ -63,10 +63,15 @@ def check(
     conditional density is measured under the contexts of those test rows, and integrated under the first three: the
     worst is told.
 
+    An autoencoder is no bijection, but its prior or its posterior may be a flow, which is measured on codes, and named
+    in `part`: data are codes drawn from q(z | x) of test rows, samples the flow's own, and noise and deviations are of
+    the range and the deviation of codes. A posterior is measured under what its encoder says of those rows.
+
     Args:
         run: A run directory.
         data: Another data set than the run's own, a name or a path.
         other: Another data set, of the same shape and levels, for a round trip off the distribution.
+        part: The flow of an autoencoder that is measured; by default its prior where that is one.
         n: Events of each kind.
         seed: Seed of the noise.
         device: auto, cpu, cuda, cuda:1, ...
@@ -74,29 +79,27 @@ def check(
     if n < 1:
         raise UsageError(f"expected -n >= 1; {n} came")
     folder, model = open_model(run, device)
-    flow = model.density
-    if not isinstance(flow, Flow):
-        raise UsageError(
-            f"check measures what is invertible; {folder} holds a {folder.config()['model']}, which is not"
-        )
     dataset = dataset_of(folder, data)
     events = dataset.events("test")
-    continuous = folder.config()["levels"] is None
     with fixed_draws(seed):
-        inputs = _inputs(model.double(), events, n, noise=not continuous)
+        name, flow = _measured(folder, model.double(), events[:1], part)
+        levels = folder.config()["levels"] is not None and not name
+        every, contexts = _seen(model, name, events[: max(n, SEEN)])
+        inputs = _inputs(flow, every, None if contexts is None else contexts[:n], n, levels=levels)
         x, context = inputs["data"]
         if other is not None:
-            rest, theirs = _tensors(dataset_of(folder, other).events("test")[:n], x)
-            inputs[f"other data: {other}"] = _inside(flow, model.spread(rest)), theirs
-        mass = _mass(flow, x, context) if flow.shape == (2,) and continuous and not flow.padding else None
-    deviation = dataset.split("train").std(_pooled(flow)).astype(np.float64)
-    spread = torch.as_tensor(np.sqrt(deviation**2 + (0 if continuous else 1 / 12))).to(x)
+            rest, theirs = _seen(model, name, dataset_of(folder, other).events("test")[:n])
+            inputs[f"other data: {other}"] = _inside(flow, rest), theirs
+        mass = mass_of(flow, x, context) if flow.shape == (2,) and not levels and not flow.padding else None
+        spread = _deviation(model, name, flow, dataset, levels=levels).to(x)
     result: dict[str, Any] = {"model": folder.config()["model"], "n": n, "dims": flow.dims, "dtypes": {}}
+    if name:
+        result["part"] = name
     if flow.bijection.discretised:
         result["discretised"] = True
-    for name, dtype in (("float64", torch.float64), ("float32", torch.float32)):
+    for precision, dtype in (("float64", torch.float64), ("float32", torch.float32)):
         as_type = {k: (x.to(dtype), None if c is None else c.to(dtype)) for k, (x, c) in inputs.items()}
-        result["dtypes"][name] = _measure(flow.to(dtype), as_type, spread, levels=not continuous)
+        result["dtypes"][precision] = _measure(flow.to(dtype), as_type, spread, levels=levels)
     guarantee = certificate(flow.double(), x, context)
     if guarantee is not None:
         result["certificate"] = guarantee
@@ -107,19 +110,38 @@ def check(
     return result
 
 
-def _tensors(events: Events, like: Tensor) -> Pair:
+def _measured(folder: Run, model: LatentModel, some: Events, asked: str | None) -> tuple[str, Flow]:
+    """Return the flow that is measured and which part of the model it is, "" for the whole density."""
+    with torch.no_grad():
+        found = model.flows(*_tensors(some, model))
+    if not found:
+        name = folder.config()["model"]
+        raise UsageError(f"check measures what is invertible; {folder} holds a {name}, which is not, and has no flow")
+    if asked is not None and asked not in found:
+        able = ", ".join(filter(None, found)) or "an autoencoder's flows"
+        raise UsageError(f"--part is for {able}; '{asked}' came for {folder}")
+    name = next(iter(found)) if asked is None else asked
+    return name, cast(Flow, found[name][0])
+
+
+def _seen(model: LatentModel, part: str, events: Events) -> Pair:
+    """Return events as the flow sees them, with its contexts: anywhere in their bins, or codes of them."""
+    with torch.no_grad():
+        _, x, context = model.flows(*_tensors(events, model))[part]
+    return x, context
+
+
+def _tensors(events: Events, model: LatentModel) -> Pair:
+    like = next(model.parameters())
     context = None if events.contexts is None else torch.as_tensor(events.contexts).to(like)
     return torch.as_tensor(events.rows).to(like), context
 
 
-def _inputs(model: LatentModel, events: Events, n: int, *, noise: bool) -> dict[str, Pair]:
-    flow = cast(Flow, model.density)
-    every, contexts = _tensors(events[: max(n, 1000)], next(flow.parameters()))
-    context = None if contexts is None else contexts[:n]
-    data = model.spread(every[:n])
+def _inputs(flow: Flow, every: Tensor, context: Tensor | None, n: int, *, levels: bool) -> dict[str, Pair]:
+    data, known = every[:n], every.floor() if levels else every
     axes = _pooled(flow) or tuple(range(every.dim()))
-    low, high = every.amin(axes), every.amax(axes) + noise
-    wide = every.mean(axes) + 3 * every.std(axes) * torch.randn_like(data)
+    low, high = known.amin(axes), known.amax(axes) + levels
+    wide = known.mean(axes) + 3 * known.std(axes) * torch.randn_like(data)
     try:
         with torch.no_grad():
             own = flow.sample(n if context is None else len(context), context)
@@ -129,9 +151,18 @@ def _inputs(model: LatentModel, events: Events, n: int, *, noise: bool) -> dict[
         "data": _inside(flow, data),
         "samples": own,
         "uniform noise": _inside(flow, low + (high - low) * torch.rand_like(data)),
-        "wide Gaussian noise": _inside(flow, torch.clamp(wide, low, high) if noise else wide),
+        "wide Gaussian noise": _inside(flow, torch.clamp(wide, low, high) if levels else wide),
     }
     return {name: (x, context) for name, x in inputs.items()}
+
+
+def _deviation(model: LatentModel, part: str, flow: Flow, dataset: Dataset, *, levels: bool) -> Tensor:
+    """Return the deviation of each feature (of all pixels, for pictures) of training rows, or of codes of some."""
+    if part:
+        codes = _seen(model, part, dataset.events("train")[:SEEN])[0]
+        return codes.std(_pooled(flow) or tuple(range(codes.dim())))
+    own = dataset.split("train").std(_pooled(flow)).astype(np.float64)
+    return torch.as_tensor(np.sqrt(own**2 + (1 / 12 if levels else 0)))
 
 
 def _inside(flow: Flow, x: Tensor) -> Tensor:
@@ -212,48 +243,6 @@ def exact_log_dets(flow: Flow) -> Iterator[None]:
     finally:
         for block, dims in zip(blocks, before, strict=True):
             block.exact_dims = dims
-
-
-def _mass(flow: Flow, data: Tensor, context: Tensor | None) -> tuple[float, bool] | None:
-    """Return the integral and whether it is resolved; None where samples, which set its box, cannot be drawn.
-
-    Under contexts it is the one that is farthest from 1, of those that are resolved where any is.
-    """
-    try:
-        if context is None:
-            return integral(flow, data)
-        found = [integral(flow.at(c), data[:0], COARSE_GRID) for c in context[:CONTEXTS]]
-        return max(found, key=lambda pair: (pair[1], abs(pair[0] - 1)))
-    except InversionError:
-        return None
-
-
-def integral(flow: Flow, data: Tensor, grid: int = GRID) -> tuple[float, bool]:
-    """Integrate a density of the plane by the midpoint rule; return the integral and whether the grid resolves it.
-
-    The box is the range of the data and of 20,000 samples, thrice as wide. The grid resolves the density where halving
-    its cells changes nothing, and where a cell is smaller than the distance 1/‖∂z/∂x‖ (by autograd) over which z moves
-    by one, at nine in ten of the samples.
-    """
-    with torch.no_grad():
-        own = flow.sample(20000)
-        points = torch.cat((own, data))
-        low, high = points.amin(0), points.amax(0)
-        low, high = low - (high - low), high + (high - low)
-        most = grid if flow.bijection.exact else COARSE_GRID
-        coarse, fine = (_midpoints(flow, low, high, cells) for cells in (most // 2, most))
-    slopes = torch.stack([jacrev(lambda row: flow.encode(row[None])[0])(x) for x in own[:NEIGHBOURHOODS]])
-    width = (1 / torch.linalg.matrix_norm(slopes, 2)).quantile(0.1)
-    small = float(((high - low) / most).max()) <= float(width.detach())
-    return fine, small and abs(fine - coarse) <= NORMALISED
-
-
-def _midpoints(flow: Flow, low: Tensor, high: Tensor, cells: int) -> float:
-    steps = (torch.arange(cells).to(low) + 0.5) / cells
-    axes = [low[k] + (high[k] - low[k]) * steps for k in range(2)]
-    parts = (torch.cartesian_prod(part, axes[1]) for part in axes[0].split(50))
-    total = torch.stack([flow.log_prob(x).exp().sum() for x in parts]).sum()
-    return float(total * ((high - low) / cells).prod())
 
 
 def _passed(result: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from longflow.bijections import Affine, Bijection, Chain, Learned, Standardise, 
 from longflow.distributions.bases import StandardNormal
 from longflow.distributions.distribution import Case, Likelihood, Noise, Temperature
 from longflow.distributions.flow import Flow
-from longflow.distributions.latent import LatentModel, averaged
+from longflow.distributions.latent import Inside, LatentModel, averaged
 from longflow.errors import UsageError
 
 FEWEST_STEPS = 16
@@ -94,6 +94,9 @@ class Binned(LatentModel):
 
     def check_context(self, rows: int, context: Tensor | None) -> None:
         self.density.check_context(rows, context)
+
+    def flows(self, x: Tensor, context: Tensor | None = None) -> dict[str, Inside]:
+        return self.density.flows(self.spread(x), context)
 
     def predictions(self, z: Tensor) -> dict[str, Tensor]:
         return self.density.predictions(z)

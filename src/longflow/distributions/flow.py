@@ -22,7 +22,7 @@ from longflow.bijections import (
 from longflow.distributions.bases import HALF_LOG_2PI, StandardLogistic, StandardNormal
 from longflow.distributions.classes import ClassNormal
 from longflow.distributions.distribution import Case, Likelihood, Noise, Temperature, total
-from longflow.distributions.latent import LatentModel, averaged
+from longflow.distributions.latent import Inside, LatentModel, averaged
 from longflow.errors import UsageError
 from longflow.nets import MLP
 from longflow.values import values_only
@@ -148,6 +148,9 @@ class Flow(LatentModel):
             raise UsageError("expected a flow with a context; this one takes none")
         self.check_context(1, context[None])
         return Flow(At(self.bijection, context[None]), self.base, padding=self.padding).train(self.training)
+
+    def flows(self, x: Tensor, context: Tensor | None = None) -> dict[str, Inside]:
+        return {"": (self, x, context)}
 
     def predictions(self, z: Tensor) -> dict[str, Tensor]:
         if not self.base.classes:

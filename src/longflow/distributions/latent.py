@@ -10,6 +10,9 @@ from longflow.bijections import Bijection
 from longflow.distributions.distribution import Distribution, Noise
 from longflow.errors import UsageError
 
+Inside = tuple["LatentModel", Tensor, Tensor | None]
+"""A flow inside a model, and the events and contexts that it sees."""
+
 
 class LatentModel(Distribution):
     """A distribution of data x that has a latent z, noise of the distribution `base`: a flow, an autoencoder.
@@ -64,6 +67,14 @@ class LatentModel(Distribution):
 
     def parts(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return what `log_prob` is made of, in nats by name, each (B,) or (B, groups); {} where it is of one piece."""
+        return {}
+
+    def flows(self, x: Tensor, context: Tensor | None = None) -> dict[str, Inside]:
+        """Return the flows inside by the part that each is, "" for the whole density; {} where there is none.
+
+        With each come the events, (B, *its shape), and contexts that rows x give it: those of an autoencoder's prior or
+        posterior are codes drawn from q(z | x).
+        """
         return {}
 
     def predictions(self, z: Tensor) -> dict[str, Tensor]:

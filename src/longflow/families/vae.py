@@ -13,6 +13,7 @@ from longflow.distributions import (
     Normal,
     StandardNormal,
 )
+from longflow.distributions.latent import Inside
 from longflow.distributions.parametric import EqualNormal, Parametric
 from longflow.errors import UsageError
 from longflow.families.autoencoder import Autoencoder, Draw
@@ -89,6 +90,17 @@ class VAE(Autoencoder):
             posterior.moments(self.posterior.network(self.first(x)[0])) if isinstance(posterior, Parametric) else None
         )
         return None if moments is None else (moments[0], moments[1].expand_as(moments[0]))
+
+    def flows(self, x: Tensor, context: Tensor | None = None) -> dict[str, Inside]:
+        parameters = self._seen(x, context)[2]
+        posterior = self.posterior.inner
+        z = posterior.sample(len(x), parameters)
+        found: dict[str, Inside] = {}
+        if isinstance(self.prior, Flow):
+            found["prior"] = self.prior, z, context
+        if isinstance(posterior, Flow):
+            found["posterior"] = posterior, z, parameters
+        return found
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data to the latent at the centre of its posterior, (B, *latent_shape)."""

@@ -8,9 +8,11 @@ from longflow.words.result import Result
 
 def check_words(result: Result) -> str:
     """Return the measurements, a line each."""
-    lines = [f"{result['model']}, {result['dims']} dimensions, {result['n']} events of each kind"]
+    what, of = ("events", "data") if "part" not in result else ("codes", "code")
+    whose = f"the {result['part']} of {result['model']}" if "part" in result else result["model"]
+    lines = [f"{whose}, {result['dims']} dimensions, {result['n']} {what} of each kind"]
     for dtype, measured in result["dtypes"].items():
-        lines.append(f"{dtype}: round trip, max abs, in units of the data (and in standard deviations of the feature)")
+        lines.append(f"{dtype}: round trip, max abs, in units of the {of} (and in standard deviations of the feature)")
         for kind, error in measured["round_trip_max_abs"].items():
             lost, wrong = measured["non_finite"][kind], measured["wrong_pixels"][kind]
             relative = measured["round_trip_in_sd"][kind]
