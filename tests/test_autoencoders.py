@@ -16,8 +16,9 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from torch.distributions import Normal as TorchNormal
 
 import longflow
-from longflow.bijections import Affine, Chain, Coupling, Inverse, Learned, Reverse, adapt
+from longflow.bijections import Affine, Chain, Coupling, Inverse, Learned, Reverse, Standardise, adapt
 from longflow.cli import main
+from longflow.commands.inpaint import ascend, hide
 from longflow.commands.interpolate import between
 from longflow.commands.neighbours import nearest
 from longflow.commands.watch import floors, warnings_of
@@ -139,21 +140,27 @@ def linear(weight, bias):
     return layer
 
 
-def test_with_the_exact_posterior_every_weight_is_the_likelihood():
-    """Probabilistic PCA (Tipping & Bishop 1999) with orthogonal loadings: p(x) and p(z | x) are known."""
-    basis = torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64))[0]
-    loadings, mean, variance = basis * torch.tensor([2.0, 0.7]), torch.randn(5, dtype=torch.float64), 0.3
+def principal(mean, variance, *, shape, size=1.0):
+    """Probabilistic PCA (Tipping & Bishop 1999) with orthogonal loadings: a VAE of its posterior, and its p(x)."""
+    basis = torch.linalg.qr(torch.randn(len(mean), 2, dtype=torch.float64))[0]
+    loadings = size * basis * torch.tensor([2.0, 0.7])
     precision = (loadings.square().sum(0) + variance) / variance
     to_mean = loadings.T / variance / precision[:, None]
-    weight = torch.cat((to_mean, torch.zeros(2, 5, dtype=torch.float64)))
+    weight = torch.cat((to_mean, torch.zeros(2, len(mean), dtype=torch.float64)))
     bias = torch.cat((-to_mean @ mean, -0.5 * precision.log()))
     model = VAE(
         StandardNormal((2,)),
-        Given(linear(weight, bias), Normal((2,)), (5,)),
-        Given(linear(loadings, mean), EqualNormal((5,), math.sqrt(variance)), (2,)),
+        Given(nn.Sequential(nn.Flatten(), linear(weight, bias)), Normal((2,)), shape),
+        Given(nn.Sequential(linear(loadings, mean), nn.Unflatten(1, shape)), EqualNormal(shape, variance**0.5), (2,)),
     ).double()
+    return model, MultivariateNormal(mean, loadings @ loadings.T + variance * torch.eye(len(mean)))
+
+
+def test_with_the_exact_posterior_every_weight_is_the_likelihood():
+    mean = torch.randn(5, dtype=torch.float64)
+    model, marginal = principal(mean, 0.3, shape=(5,))
     x = mean + torch.randn(6, 5, dtype=torch.float64)
-    exact = MultivariateNormal(mean, loadings @ loadings.T + variance * torch.eye(5)).log_prob(x)
+    exact = marginal.log_prob(x)
     close(model.log_weight(x), exact, 1e-6)
     close(model.bound(x, samples=7), exact, 1e-6)
     draws = torch.stack([model.log_prob(x) for _ in range(4000)])
@@ -529,6 +536,49 @@ def test_every_verb_works_on_an_autoencoder(runs, capsys):
     assert main(["sample", str(runs / "classes"), "--label", "3"]) == 0
 
 
+def test_inpainting_finds_the_mode_of_the_hidden_given_the_seen():
+    """Of PCA with its exact posterior the bound is log p(x), whose mode in x_H is E[x_H | x_O]."""
+    mean = torch.full((4,), 8.0, dtype=torch.float64)
+    model, marginal = principal(mean, 1.0, shape=(1, 2, 2), size=2.0)
+    original = (mean + torch.tensor([2.0, -1.0, 0.0, 0.0])).reshape(1, 1, 2, 2).repeat(200, 1, 1, 1) - 0.5
+    hidden = hide("bottom", original)
+    _, result = ascend(Dequantised(model, 16), original, hidden, steps=1000, rate=0.5)
+    found = result.flatten(1)
+    assert torch.equal(found[:, :2], original.flatten(1)[:, :2] + 0.5)
+    cov = marginal.covariance_matrix
+    wanted = mean[2:] + cov[2:, :2] @ torch.linalg.solve(cov[:2, :2], torch.tensor([2.0, -1.0]).double())
+    error = found[:, 2:].std(0) / math.sqrt(len(found))
+    assert ((found[:, 2:].mean(0) - wanted).abs() < SIGMAS * error).all()
+    assert error.max() < 0.05
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_inpainting_climbs_the_bound_of_each(name):
+    shape = (1, 4, 4)
+    model = longflow.build(name, shape=shape, **SMALL[name], **OWN.get(name, {})).eval()
+    model.preprocess(Standardise(0.0, 16.0))
+    original = torch.randint(16, (3, *shape)).float()
+    hidden = hide("left", original)
+    start, result = ascend(Dequantised(model, 16), original, hidden, steps=60, rate=0.3)
+    assert torch.equal(result.floor()[~hidden], original[~hidden])
+    with torch.no_grad():
+        assert model.bound(result, samples=64).mean() > model.bound(start, samples=64).mean()
+
+
+def test_inpainting_tells_bounds_and_draws_by_its_seed(runs, capsys):
+    found = answer(capsys, "inpaint", runs / "flow", "-n", 3, "--steps", 40)
+    assert (found["likelihood"], found["importance_samples"]) == ("lower bound", 64)
+    assert found["log_prob"]["filled in"] > found["log_prob"]["start"]
+    assert answer(capsys, "inpaint", runs / "flow", "-n", 3, "--steps", 40) == found
+    density = longflow.load(runs / "flow").density
+    rows = torch.from_numpy(longflow.data.load("digits").split("test")[:3]).float()
+    with torch.no_grad():
+        bounds = torch.stack([density.bound(rows + 0.5, samples=64).mean() for _ in range(8)])
+    assert abs(found["log_prob"]["original"] - bounds.mean()) < SIGMAS * bounds.std()
+    for name in ("normal", "classes"):
+        assert answer(capsys, "inpaint", runs / name, "-n", 2, "--steps", 5)["likelihood"] == "lower bound"
+
+
 def test_samples_are_means_unless_noise_is_asked_for(runs):
     out = [str(runs / f"{name}.npz") for name in ("means", "noisy")]
     assert main(["sample", str(runs / "binary"), "--temperature", "1", "--out", out[0]]) == 0
@@ -541,7 +591,9 @@ def test_samples_are_means_unless_noise_is_asked_for(runs):
 def test_commands_refuse_what_an_autoencoder_cannot(runs, capsys):
     assert "what is invertible" in refused(capsys, "check", runs / "normal")
     assert "--part is for prior; 'posterior' came" in refused(capsys, "check", runs / "flow", "--part", "posterior")
-    assert "climbs a density" in refused(capsys, "inpaint", runs / "flow")
+    for name, kind in (("binary", "bernoulli"), ("grey", "grey")):
+        assert f"a likelihood of levels ({kind})" in refused(capsys, "inpaint", runs / name)
+    assert "pictures" in refused(capsys, "inpaint", runs / "moons")
     assert "has one" in refused(capsys, "resample", runs / "normal")
     assert "density-weight" in refused(capsys, "train", "vae", "--noise", 0, 1)
     assert "expects 'none'" in refused(capsys, "train", "vae", "--likelihood", "logistic", "--preprocess", "unit")

@@ -165,6 +165,7 @@ def test_interpolate_begins_and_ends_in_data(runs, capsys):
 def test_inpaint_climbs_and_holds_what_is_seen(runs, capsys, mask):
     found = answer(capsys, "inpaint", runs / "digits", "--mask", mask, "-n", 2, "--steps", 60)
     assert found["log_prob"]["filled in"] > found["log_prob"]["start"]
+    assert (found["likelihood"], found["importance_samples"]) == ("exact", 1)
     assert width(found) > 64
 
 
