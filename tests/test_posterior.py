@@ -12,11 +12,11 @@ from longflow.adaptive import settle
 from longflow.bijections import Affine, Chain, Coupling, Logit, Standardise
 from longflow.distributions import Flow, StandardNormal
 from longflow.errors import TrainingDivergedError, UsageError
-from longflow.inference import Posterior, early, fit_posterior, sbc_ranks, uniformity
-from longflow.inference.early import Held
+from longflow.inference import Posterior, fit_posterior, pairs, sbc_ranks, uniformity
 from longflow.nets import MLP, Standardiser
 from longflow.objectives import MaximumLikelihood, WeightedLikelihood, weigh
 from longflow.training import Recipe
+from longflow.training.early import Held
 
 A = torch.tensor([[1.0, 0.5], [-0.3, 2.0], [0.7, 0.7]])
 NOISE = 0.5
@@ -202,8 +202,8 @@ def test_an_epoch_of_no_number_is_never_the_best():
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_a_fit_that_held_out_rows_never_liked_is_an_error(epochs, monkeypatch):
-    monkeypatch.setattr(early, "mean_log_prob", lambda *_: math.nan)
-    with pytest.raises(TrainingDivergedError, match=f"{epochs} epochs"):
+    monkeypatch.setattr(pairs, "mean_log_prob", lambda *_, **__: math.nan)
+    with pytest.raises(TrainingDivergedError, match=f"any of {epochs} validation"):
         fit_posterior(*simulate(50), "nice", options={"hidden": 8, "depth": 1}, epochs=epochs)
 
 

@@ -24,6 +24,7 @@ from longflow.models import assemble, build
 from longflow.objectives import MaximumLikelihood, NoisyLikelihood
 from longflow.runs import Run
 from longflow.training import Batches, Recipe, State, train
+from longflow.training.early import Held, keep_best
 from longflow.units import bits_per_dim
 
 CONFIG = {
@@ -401,3 +402,36 @@ def test_only_the_likelihood_is_compiled(model, tmp_path):
     with pytest.raises(UsageError, match="--compile is for densities"):
         train_run(model, chosen, Recipe(), {})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "best", "last"),
+    [
+        ([1.0, 3.0, math.nan, 2.0, 9.0], 2, 6, 12),
+        ([1.0, 3.0, math.nan, 2.0, 2.5, 2.9, 2.0], 0, 6, 20),
+        ([math.nan, -math.inf, -5.0, -6.0, -4.0, -9.0, -9.0], 3, 15, 20),
+    ],
+)
+def test_the_weights_are_kept_that_were_best_and_staleness_ends_it(values, patience, best, last):
+    """Validated after every third of 20 steps, and after the last."""
+    recipe, told, seen = Recipe(batch=10, warmup=0), iter(values), {}
+
+    def measure(model):
+        assert not model.training
+        seen[state.step] = bits_of(model)
+        return next(told)
+
+    def run():
+        batches = Batches(rows(), None, recipe.batch, seed=3)
+        return train(state, MaximumLikelihood(), batches, recipe, 20, batches.steps_per_epoch)
+
+    state, held = fresh(recipe), Held()
+    keep_best(held, state, run(), measure, (rows().float(), None), interval=3, steps=20, patience=patience)
+    assert held.validation == pytest.approx(values[: len(held.steps)], nan_ok=True)
+    assert (held.best_step, held.steps[-1], list(seen)) == (best, last, held.steps)
+    assert same(bits_of(state.model), seen[best])
+    assert not any(same(seen[best], seen[step]) for step in seen if step != best)
+    assert len(held.training) == len(held.steps)
+    state, start = fresh(recipe), bits_of(fresh(recipe).model)
+    keep_best(Held(), state, iter(()), measure, (rows().float(), None), interval=3, steps=20, patience=1)
+    assert same(bits_of(state.model), start)

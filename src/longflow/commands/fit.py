@@ -1,29 +1,30 @@
 """Training on rows in memory, without a run directory: for the doors that are no command line."""
 
-import copy
 import math
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from longflow.adaptive import ADAPT_ROWS
-from longflow.bijections import adapt, settle
-from longflow.constraints import tighten
+from longflow.bijections import adapt
 from longflow.distributions import LatentModel
-from longflow.errors import TrainingDivergedError, UsageError
+from longflow.errors import UsageError
 from longflow.objectives import WeightedLikelihood, weigh
 from longflow.training import Batches, Recipe, State, train
+from longflow.training.early import Held, keep_best, ready
 
 STEPS_BETWEEN_VALIDATIONS = 50
 ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Weighted:
+class WeightedRows:
     """Rows (N, *shape), each of which counts `weights` (N,) times."""
 
     rows: Tensor
@@ -41,8 +42,8 @@ class Fitted:
 
 def fit(
     model: LatentModel,
-    training: Weighted,
-    held_out: Weighted | None,
+    training: WeightedRows,
+    held_out: WeightedRows | None,
     recipe: Recipe,
     *,
     steps: int,
@@ -55,42 +56,25 @@ def fit(
     without improvement training stops (0: never). Without held-out rows the last weights are kept. All draws are of
     torch's generator as the caller set it; `seed` orders the rows.
     """
-    adapt(model, training.rows[:ADAPT_ROWS])
+    some = training.rows[:ADAPT_ROWS], None
+    adapt(model, *some)
     batches = Batches(training.rows, weigh(training.weights), recipe.batch, seed)
     objective = WeightedLikelihood()
     state = State(model, objective, recipe)
-    best, kept, stale = Fitted(0, 0, -math.inf), {}, 0
-    for progress in train(state, objective, batches, recipe, steps, batches.steps_per_epoch):
-        if not _is_time(progress.step, steps, batches.steps_per_epoch, held_out):
-            continue
-        nats = _validate(state.best_weights, training, held_out)
-        better = held_out is None or nats > best.validation_nats
-        if better:
-            best, kept = Fitted(progress.step, progress.step, nats), copy.deepcopy(state.best_weights.state_dict())
-        best = replace(best, steps=progress.step)
-        stale = 0 if better else stale + 1
-        if 0 < patience <= stale:
-            break
-    if not kept:
-        raise TrainingDivergedError("the log-likelihood of held-out rows was never finite")
-    model.load_state_dict(kept)
-    model.eval()
-    return best
-
-
-def _is_time(step: int, steps: int, per_epoch: int, held_out: Weighted | None) -> bool:
-    """Return whether to validate: at the end, and before it where there is something to validate on."""
-    interval = math.ceil(STEPS_BETWEEN_VALIDATIONS / per_epoch) * per_epoch
-    return step == steps or (held_out is not None and step % interval == 0)
-
-
-def _validate(model: nn.Module, training: Weighted, held_out: Weighted | None) -> float:
-    """Return the mean log-likelihood of held-out rows, in nats, of the model as it is kept; NaN without rows."""
-    model.eval()
-    tighten(model)
-    settle(model, training.rows[:ADAPT_ROWS])
+    loop = train(state, objective, batches, recipe, steps, batches.steps_per_epoch)
     if held_out is None:
-        return math.nan
+        deque(loop, maxlen=0)
+        model.load_state_dict(ready(state.best_weights, some).state_dict())
+        model.eval()
+        return Fitted(steps, steps, math.nan)
+    interval = math.ceil(STEPS_BETWEEN_VALIDATIONS / batches.steps_per_epoch) * batches.steps_per_epoch
+    measure, held = partial(_mean_log_prob, held_out=held_out), Held()
+    keep_best(held, state, loop, measure, some, interval=interval, steps=steps, patience=patience)
+    return Fitted(held.steps[-1], held.best_step, held.best)
+
+
+def _mean_log_prob(model: nn.Module, held_out: WeightedRows) -> float:
+    """Return the weighted mean log-likelihood of held-out rows, in nats."""
     with torch.inference_mode():
         log_prob = torch.cat([model(x) for x in held_out.rows.split(ROWS_AT_ONCE)])
     return float((held_out.weights * log_prob).sum() / held_out.weights.sum())

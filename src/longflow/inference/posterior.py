@@ -13,11 +13,12 @@ from longflow.bijections import Bijection, Embedded, Standardise
 from longflow.distributions import Flow
 from longflow.errors import UsageError
 from longflow.inference.checks import all_rows, finite_rows
-from longflow.inference.early import Held, fit_rows, log_probs
+from longflow.inference.pairs import fit_pairs, log_probs
 from longflow.models import build
 from longflow.nets import Standardiser
 from longflow.seeds import fixed_draws
 from longflow.training import Recipe
+from longflow.training.early import Held
 
 SIMULATIONS = Recipe(batch=128, lr=1e-3, schedule="constant", warmup=0, clip=5.0, ema=0.99)
 LEAST_DRAWN, MOST_DRAWN = 100, 100_000
@@ -123,7 +124,7 @@ def fit_posterior(
         finite_rows("log-densities before training", log_probs(flow, theta, x))
         adapt(flow, theta[rest[:ADAPT_ROWS]], x[rest[:ADAPT_ROWS]])
         rows, held = (theta[rest], x[rest]), (theta[out], x[out])
-        found = fit_rows(flow, rows, held, recipe, epochs=epochs, patience=patience, seed=seed)
+        found = fit_pairs(flow, rows, held, recipe, epochs=epochs, patience=patience, seed=seed)
     return Posterior(flow, found, support)
 
 

@@ -11,7 +11,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from longflow.bijections import Standardise
-from longflow.commands.fit import ROWS_AT_ONCE, Weighted, distinct, fit, threads_of
+from longflow.commands.fit import ROWS_AT_ONCE, WeightedRows, distinct, fit, threads_of
 from longflow.data import Support
 from longflow.data.checks import feature
 from longflow.data.support import require_inside
@@ -178,8 +178,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
         fit_units(flow, z.numpy())
         held = round(self.validation_fraction * len(z)) if len(z) >= FEWEST else 0
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(z)))
-        every = Weighted(z.to(device, dtype), torch.from_numpy(weights).to(device, dtype))
-        held_out, training = (Weighted(every.rows[part], every.weights[part]) for part in order.tensor_split([held]))
+        every = WeightedRows(z.to(device, dtype), torch.from_numpy(weights).to(device, dtype))
+        held_out, training = (
+            WeightedRows(every.rows[part], every.weights[part]) for part in order.tensor_split([held])
+        )
         recipe = Recipe(batch=self.batch, lr=self.lr, weight_decay=self.weight_decay)
         found = fit(
             flow,
