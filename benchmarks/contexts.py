@@ -22,7 +22,8 @@ import torch
 from equal_time import commit_that_runs
 
 from longflow.cli import main as longflow
-from longflow.commands.evaluate import dataset_of, log_likelihoods
+from longflow.commands.datasets import dataset_of
+from longflow.commands.evaluate import log_likelihoods
 from longflow.models import load
 from longflow.runs import Run
 from longflow.units import standard_error

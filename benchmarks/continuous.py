@@ -20,7 +20,8 @@ import torch
 from equal_time import commit_that_runs
 
 from longflow.commands.configure import Settings
-from longflow.commands.evaluate import dataset_of, drawn_likelihoods, measure
+from longflow.commands.datasets import dataset_of
+from longflow.commands.evaluate import drawn_likelihoods, measure
 from longflow.commands.train import train_run
 from longflow.models import load
 from longflow.training import Recipe

@@ -23,7 +23,7 @@ import torch
 
 import longflow
 from longflow.bijections import adapt
-from longflow.commands.evaluate import dataset_of
+from longflow.commands.datasets import dataset_of
 from longflow.models import assemble, put_weights
 from longflow.runs import Run
 from longflow.seeds import fixed_draws

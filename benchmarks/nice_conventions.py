@@ -11,7 +11,8 @@ import sys
 
 import torch
 
-from longflow.commands.evaluate import dataset_of, log_likelihoods
+from longflow.commands.datasets import dataset_of
+from longflow.commands.evaluate import log_likelihoods
 from longflow.commands.rows import batches_of
 from longflow.models import load
 from longflow.runs import Run

@@ -14,7 +14,8 @@ from torch.func import jacrev
 import longflow
 from longflow.cli import main
 from longflow.commands.configure import Settings
-from longflow.commands.evaluate import dataset_of, log_likelihoods
+from longflow.commands.datasets import dataset_of
+from longflow.commands.evaluate import log_likelihoods
 from longflow.commands.train import train_run
 from longflow.data import Contexts, Dataset, load
 from longflow.distributions import Flow

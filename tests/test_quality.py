@@ -10,8 +10,8 @@ import scipy.linalg
 import torch
 
 from longflow.cli import main
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import draw
-from longflow.commands.evaluate import dataset_of
 from longflow.commands.quality import material, quality, rows_to_compare
 from longflow.errors import UsageError
 from longflow.quality import (

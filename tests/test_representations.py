@@ -550,7 +550,7 @@ def test_evaluation_of_a_bottleneck(runs, capsys):
     assert drawn["cross_entropy"] != found["cross_entropy"]
     assert drawn["terms"] == found["terms"]
     model = longflow.load(runs / "vib")
-    from longflow.commands.evaluate import dataset_of
+    from longflow.commands.datasets import dataset_of
     from longflow.runs import Run
 
     dataset = dataset_of(Run.open(runs / "vib"))

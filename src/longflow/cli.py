@@ -21,10 +21,11 @@ from longflow import data
 from longflow.commands.check import check
 from longflow.commands.cluster import cluster
 from longflow.commands.configure import Settings, default_out
+from longflow.commands.datasets import context_of, declarations
 from longflow.commands.diagnose import diagnose
 from longflow.commands.draw import reconstruct, sample
 from longflow.commands.edit import edit
-from longflow.commands.evaluate import context_of, declarations, evaluate
+from longflow.commands.evaluate import evaluate
 from longflow.commands.inpaint import inpaint
 from longflow.commands.interpolate import interpolate, manifold
 from longflow.commands.neighbours import neighbours

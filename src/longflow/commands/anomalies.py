@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from longflow import anomaly
+from longflow.commands.datasets import check_like, dataset_of
 from longflow.commands.draw import kind_of, open_model
-from longflow.commands.evaluate import check_like, dataset_of, log_likelihoods
+from longflow.commands.evaluate import log_likelihoods
 from longflow.commands.rows import batches_of
 from longflow.commands.simplest import background_bits
 from longflow.data import Dataset

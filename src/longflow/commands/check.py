@@ -11,8 +11,8 @@ from torch.func import jacrev
 
 from longflow.bijections import Estimated, Unconstrain
 from longflow.commands.certificate import certificate
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import open_model
-from longflow.commands.evaluate import dataset_of
 from longflow.commands.integral import NORMALISED, mass_of
 from longflow.data import Dataset, Events
 from longflow.distributions import Flow, LatentModel

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from longflow import figures
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import draw, kind_of, open_model
-from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.evaluate import Split
 from longflow.commands.rows import latents_of
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError

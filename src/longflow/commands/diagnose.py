@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import open_model
-from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.evaluate import Split
 from longflow.commands.rows import batches_of
 from longflow.distributions import StandardNormal
 from longflow.errors import UsageError

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from longflow import figures
-from longflow.commands.evaluate import Split, context_of, dataset_of
+from longflow.commands.datasets import context_of, dataset_of
+from longflow.commands.evaluate import Split
 from longflow.commands.given import contexts_to_draw, whole_rows
 from longflow.commands.rows import pairs_of
 from longflow.commands.tables import SUFFIXES, check_table, columns_of, write_table

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from longflow import figures
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import open_model, output_path, write_rows
-from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.evaluate import Split
 from longflow.commands.rows import latents_of
 from longflow.data import CATALOGUE as SETS
 from longflow.data import Dataset, Events, read

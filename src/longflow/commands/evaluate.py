@@ -1,22 +1,20 @@
 """Likelihood of a data set under a run's model, with its error and its convention."""
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from longflow.commands.configure import classifier_alone
+from longflow.commands.datasets import context_of, dataset_of
 from longflow.commands.estimates import estimation, refined, solved, use_terms
 from longflow.commands.represent import measure_codes
 from longflow.commands.rows import ROWS_AT_ONCE, batches_of, pairs_of
 from longflow.commands.watch import floors, parts_by_row, summary
-from longflow.data import Contexts, Dataset, Events
-from longflow.data import load as load_data
-from longflow.data.checks import names_of
+from longflow.data import Dataset, Events
 from longflow.distributions import LatentModel
-from longflow.errors import InversionError, UsageError, choose, nearest
+from longflow.errors import InversionError, UsageError, choose
 from longflow.families import Representation
 from longflow.models import load
 from longflow.runs import Run
@@ -204,78 +202,6 @@ def classified(model: LatentModel, rows: np.ndarray, labels: np.ndarray, seed: i
         logits = torch.cat([model.logits(x) for x in batches_of(model, rows)])
     bits = torch.nn.functional.cross_entropy(logits, y).item() / math.log(2)
     return {"validation_cross_entropy": bits, "validation_error": float((logits.argmax(1) != y).double().mean())}
-
-
-def dataset_of(run: Run, spec: str | None = None) -> Dataset:
-    """Load the data set of a run, or another of the same shape and levels; raise UsageError where they differ."""
-    config = run.config()
-    own = config.get("data", {})
-    chosen = spec or own.get("spec")
-    if chosen is None:
-        raise UsageError(f"{run} names no data set; say which with --data, where the command has it")
-    dataset = load_data(chosen, own.get("quantised"), context_of(config))
-    check_like(run, dataset.shape, dataset.levels, dataset.columns, chosen)
-    check_contexts(run, dataset.contexts, chosen)
-    dataset = dataset.declare(declarations(config))
-    if spec is None and dataset.sha256 != own["sha256"]:
-        raise UsageError(
-            f"'{chosen}' has changed since {run} was trained (sha256 {dataset.sha256[:12]}, not {own['sha256'][:12]})"
-        )
-    if spec is None and own.get("labels_sha256") not in (None, dataset.labels_sha256):
-        raise UsageError(f"the labels of '{chosen}' have changed since {run} was trained")
-    if spec is None and dataset.contexts is not None and dataset.contexts.sha256 != own["context_sha256"]:
-        raise UsageError(f"the contexts of '{chosen}' have changed since {run} was trained")
-    return dataset
-
-
-def declarations(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the supports that a run's columns were declared to have, COLUMN=SUPPORT each."""
-    supports = config.get("supports")
-    if not supports:
-        return ()
-    names = names_of(config.get("data", {}).get("columns"), len(supports))
-    return tuple(f"{name}={support}" for name, support in zip(names, supports, strict=True) if support)
-
-
-def context_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the columns, or the array, that a run's density is conditional on; none for others."""
-    return tuple(config.get("data", {}).get("context_columns") or ())
-
-
-def check_contexts(run: Run, contexts: Contexts | None, name: str) -> None:
-    """Raise UsageError unless contexts have the shape of those that the run was trained on."""
-    embedded = run.config().get("embedding")
-    if embedded and contexts is not None and list(contexts.shape) != embedded["context_shape"]:
-        wanted = tuple(embedded["context_shape"])
-        raise UsageError(f"{run} expects contexts of shape {wanted}; those of '{name}' have {contexts.shape}")
-
-
-def check_like(
-    run: Run, shape: tuple[int, ...], levels: int | None, columns: tuple[str, ...] | None, name: str
-) -> None:
-    """Raise UsageError unless data of that shape, levels and columns are such as the run was trained on."""
-    config = run.config()
-    own = config.get("data", {}).get("columns") or []
-    if own and columns is not None:
-        _check_columns(run, own, columns, name)
-    expected = (tuple(config["shape"]), config["levels"])
-    if (tuple(shape), levels) != expected:
-        raise UsageError(
-            f"{run} expects data of shape {expected[0]} and levels {expected[1]};"
-            f" '{name}' has shape {tuple(shape)} and levels {levels}"
-        )
-
-
-def _check_columns(run: Run, own: Sequence[str], columns: Sequence[str], name: str) -> None:
-    missing, unknown = [c for c in own if c not in columns], [c for c in columns if c not in own]
-    if missing or unknown:
-        lacks = f" lacks {', '.join(missing)}" if missing else ""
-        more = f" has {', '.join(f'{c}{nearest(c, missing)}' for c in unknown)} beside them" if unknown else ""
-        raise UsageError(
-            f"{run} expects the columns {', '.join(own)}; '{name}'{lacks}{' and' * bool(lacks and more)}{more}"
-        )
-    if list(columns) != list(own):
-        raise UsageError(f"{run} expects the columns {', '.join(own)}, in this order; {', '.join(columns)} came")
 
 
 def log_likelihoods(model: LatentModel, rows: np.ndarray | Events, *, samples: int = 1, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from longflow.commands.evaluate import check_contexts, context_of, dataset_of
+from longflow.commands.datasets import check_contexts, context_of, dataset_of
 from longflow.data import Events, read
 from longflow.errors import UsageError, choose
 from longflow.runs import Run

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from longflow import figures
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import kind_of, open_any
-from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.evaluate import Split
 from longflow.commands.rows import latents_of
 from longflow.errors import UsageError, choose
 from longflow.runs import write_bytes, write_text

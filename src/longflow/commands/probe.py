@@ -9,8 +9,8 @@ import torch
 
 from longflow.adaptive import ADAPT_ROWS
 from longflow.bijections import adapt, settle
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import open_any
-from longflow.commands.evaluate import dataset_of
 from longflow.commands.given import refuse_contexts
 from longflow.commands.prepare import units_of
 from longflow.commands.rows import latents_of

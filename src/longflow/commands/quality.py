@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import draw, labels_to_draw, open_model
-from longflow.commands.evaluate import dataset_of
 from longflow.data import Dataset
 from longflow.data.download import home
 from longflow.errors import UsageError

@@ -8,8 +8,9 @@ import numpy as np
 from longflow import figures
 from longflow.commands.conditional import conditional_sections
 from longflow.commands.configure import classifier_alone
+from longflow.commands.datasets import context_of, dataset_of, declarations
 from longflow.commands.draw import kind_of
-from longflow.commands.evaluate import context_of, dataset_of, declarations, measure
+from longflow.commands.evaluate import measure
 from longflow.commands.gallery import edit_sections, image_sections, known_attributes
 from longflow.commands.progress import names_of
 from longflow.commands.represent import measure_codes

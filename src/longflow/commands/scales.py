@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from longflow import figures
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import kind_of, open_model, output_path, write_rows
-from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.evaluate import Split
 from longflow.commands.given import refuse_contexts
 from longflow.commands.rows import batches_of, latents_of
 from longflow.distributions import LatentModel

@@ -7,15 +7,9 @@ import numpy as np
 import torch
 
 from longflow.commands.anomalies import Method, anomaly_columns, check_methods
+from longflow.commands.datasets import check_contexts, check_like, context_of, declarations
 from longflow.commands.draw import open_model
-from longflow.commands.evaluate import (
-    check_contexts,
-    check_like,
-    check_samples,
-    context_of,
-    declarations,
-    drawn_likelihoods,
-)
+from longflow.commands.evaluate import check_samples, drawn_likelihoods
 from longflow.commands.tables import SUFFIXES, check_table, write_table
 from longflow.data import read
 from longflow.errors import UsageError

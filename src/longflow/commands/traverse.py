@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from longflow import figures
+from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import kind_of, open_model, output_path, write_rows
-from longflow.commands.evaluate import Split, dataset_of
+from longflow.commands.evaluate import Split
 from longflow.commands.given import refuse_contexts
 from longflow.commands.rows import latents_of
 from longflow.distributions import LatentModel
