@@ -24,6 +24,7 @@ import longflow.data
 import longflow.models
 from longflow.bijections import Chain, Coupling, Learned, Scale, Shift
 from longflow.cli import COMMANDS, main
+from longflow.commands.evaluate import evaluate
 from longflow.distributions import Flow, StandardNormal
 
 
@@ -282,9 +283,19 @@ def test_a_small_folder_of_pictures_trains_to_a_report(tmp_path, capsys):
     for k, picture in enumerate(np.random.default_rng(0).integers(0, 255, (12, 6, 6), dtype=np.uint8)):
         Image.fromarray(picture).save(tmp_path / "in" / f"{k}.png")
     out = tmp_path / "run"
-    assert answer(capsys, "train", "nice", "--data", tmp_path / "in", "--steps", 2, "--out", out, *SMALL)["n"] == 1
+    assert main(["train", "nice", "--data", str(tmp_path / "in"), "--steps", "2", "--out", str(out), *SMALL]) == 0
+    told = said(capsys)[0]
+    assert "nice on 1 test events" in told
+    assert "nan" not in told
     assert (out / "report.html").is_file()
     assert json.loads((out / "report.json").read_text())["stderr_bits_per_dim"] is None
+    assert ">nan" not in (out / "report.html").read_text()
+    assert "± nan" not in (out / "report.html").read_text()
+    one = answer(capsys, "evaluate", out)
+    assert (one["n"], one["stderr_bits_per_dim"]) == (1, None)
+    assert evaluate(str(out))["stderr_bits_per_dim"] is None
+    assert main(["evaluate", str(out)]) == 0
+    assert "±" not in said(capsys)[0]
 
 
 def test_more_columns_than_rows_and_collinear_columns_have_no_gaussian(tmp_path, capsys):

@@ -27,6 +27,11 @@ def nats(bits: Number, dims: int) -> Number:
     return bits * dims * math.log(2)
 
 
-def standard_error(values: np.ndarray) -> float:
-    """Return the standard error of the mean of independent values."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+def standard_error(values: np.ndarray) -> float | None:
+    """Return the standard error of the mean of independent values; None for a single one, which tells none."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def with_error(value: float, error: float | None, form: str) -> str:
+    """Return a value and its standard error in words, each in the form given; the value alone where there is none."""
+    return f"{value:{form}}" if error is None else f"{value:{form}} ± {error:{form}}"

@@ -25,6 +25,7 @@ from longflow.models import CATALOGUE, load
 from longflow.report import Picture, Section, page
 from longflow.runs import Run, write_bytes, write_json, write_text
 from longflow.training.device import prepare
+from longflow.units import with_error
 
 
 def report(
@@ -91,7 +92,7 @@ def _highlights(result: dict[str, Any]) -> dict[str, str]:
             if distance is None
             else {"nats on the manifold": f"{result['nats']:.2f}", "distance from it": f"{distance:.3g}"}
         )
-    shown = {"test bits/dim": f"{result['bits_per_dim']:.3f} ± {result['stderr_bits_per_dim']:.3f}", **found}
+    shown = {"test bits/dim": with_error(result["bits_per_dim"], result["stderr_bits_per_dim"], ".3f"), **found}
     for name, value in result["baselines"].items():
         shown[name] = f"{value['bits_per_dim']:.3f}"
     return {**shown, "nats": f"{result['nats']:.2f}"}
@@ -133,7 +134,14 @@ def _convention(result: dict[str, Any]) -> str:
         if result["dequantiser"]
         else ""
     )
-    return f"{kind}{noise}; mean ± standard error over {result['n']:,} test events, in units of the stored data"
+    return f"{kind}{noise}; {_over(result, 'bits_per_dim')}, in units of the stored data"
+
+
+def _over(result: dict[str, Any], what: str) -> str:
+    """Say over how many events a mean is, and whether its error stands beside it."""
+    if result[f"stderr_{what}"] is None:
+        return "of one test event"
+    return f"mean ± standard error over {result['n']:,} test events"
 
 
 def _likelihood(run: Run, result: dict[str, Any]) -> Section:
@@ -152,8 +160,8 @@ def _likelihood(run: Run, result: dict[str, Any]) -> Section:
     if "distance" in result.get("parts", {}):
         return Section(
             title="Manifold",
-            text=f"Test {result['nats']:.3f} ± {result['stderr_nats']:.3f} nats, the log-density on the manifold"
-            f" with respect to its own volume, mean ± standard error over {result['n']:,} test events scored at their"
+            text=f"Test {with_error(result['nats'], result['stderr_nats'], '.3f')} nats, the log-density on the"
+            f" manifold with respect to its own volume, {_over(result, 'nats')} scored at their"
             f" projections; mean distance from it {result['parts']['distance']:.4g} in units of the data. It is no"
             " density of the data's space.",
             pictures=(curve,),
@@ -161,13 +169,14 @@ def _likelihood(run: Run, result: dict[str, Any]) -> Section:
     if result["bits_per_dim"] is None:
         return Section(
             title="Loss",
-            text=f"Test {-result['nats']:.3f} ± {result['stderr_nats']:.3f} nats of cross-entropy of greys and KL,"
-            f" mean ± standard error over {result['n']:,} test events. It is no likelihood: no grey value is a bit.",
+            text=f"Test {with_error(-result['nats'], result['stderr_nats'], '.3f')} nats of cross-entropy of greys and"
+            f" KL, {_over(result, 'nats')}. It is no likelihood: no grey value is a bit.",
             pictures=(curve,),
         )
     text = (
-        f"Test {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim ({_convention(result)}). "
-        "Below, the same test events under models that learn nothing but moments or counts of the training data."
+        f"Test {with_error(result['bits_per_dim'], result['stderr_bits_per_dim'], '.4f')} bits/dim"
+        f" ({_convention(result)}). Below, the same test events under models that learn nothing but moments or counts"
+        " of the training data."
     )
     if "histogram per dimension" in result["baselines"]:
         text += (
@@ -175,7 +184,7 @@ def _likelihood(run: Run, result: dict[str, Any]) -> Section:
             " dequantised data must learn that their noise is flat: the histogram is hard to beat."
         )
     bars = {f"this {result['model']}": result} | result["baselines"]
-    values = {name: (v["bits_per_dim"], v["stderr_bits_per_dim"]) for name, v in bars.items()}
+    values = {name: (v["bits_per_dim"], v["stderr_bits_per_dim"] or 0.0) for name, v in bars.items()}
     return Section(
         title="Likelihood",
         text=text,

@@ -16,6 +16,7 @@ from longflow.data import Dataset
 from longflow.families import Representation
 from longflow.report import Picture, Section
 from longflow.runs import Run
+from longflow.units import with_error
 
 QUERIES, NEIGHBOURS = 8, 6
 SEARCHED = 10_000
@@ -37,7 +38,7 @@ def highlights_of(result: Mapping[str, Any]) -> dict[str, str]:
     """Return the large numbers of the page."""
     if "error" in result:
         return {
-            "test error": f"{result['error']:.1%} ± {result['stderr_error']:.1%}",
+            "test error": with_error(result["error"], result["stderr_error"], ".1%"),
             "cross-entropy, bits": f"{result['cross_entropy']:.3f}",
             "rate, bits": f"{result['rate_bits']:.1f}",
         }
@@ -50,8 +51,8 @@ def _objective(run: Run, result: Mapping[str, Any]) -> Section:
     curve = figures.learning_curve(run.metrics(), train=names.train, validation=names.validation, unit=names.unit)
     if "error" in result:
         text = (
-            f"{result['error']:.2%} ± {result['stderr_error']:.2%} of {result['n']:,} test events are told wrongly, at"
-            f" {result['cross_entropy']:.4f} bits of cross-entropy and an expected calibration error of"
+            f"{with_error(result['error'], result['stderr_error'], '.2%')} of {result['n']:,} test events are told"
+            f" wrongly, at {result['cross_entropy']:.4f} bits of cross-entropy and an expected calibration error of"
             f" {result['calibration_error']:.3f}. Noisy codes say at most {result['rate_bits']:.1f} bits of their data."
         )
     else:

@@ -14,7 +14,7 @@ LARGEST_CONDITION = 1e10
 """Of a correlation matrix; beyond it the columns are collinear to the rounding of the stored float32."""
 
 
-def baselines(dataset: Dataset) -> dict[str, dict[str, float]]:
+def baselines(dataset: Dataset) -> dict[str, dict[str, float | None]]:
     """Return test bits/dim and standard error of models without learning, in the units of the flow's."""
     train, test, noise = dataset.split("train"), dataset.split("test"), noise_of(dataset)
     found: dict[str, np.ndarray] = {}

@@ -223,7 +223,7 @@ class Trainer:
             self.run.append_metrics(record)
         return {**record, "best": self.log["best"]}
 
-    def _measured(self, model: Coder) -> dict[str, float]:
+    def _measured(self, model: Coder) -> Mapping[str, float | None]:
         """Return what a model is worth on validation rows: bits/dim or, for a classifier alone, its cross-entropy.
 
         A representation is worth what its objective says; so is what has a likelihood that costs too much.

@@ -1,5 +1,6 @@
 """What codes are worth, as lines of text."""
 
+from longflow.units import with_error
 from longflow.words.result import Result
 
 
@@ -9,7 +10,7 @@ def codes_words(result: Result) -> str:
     if "error" in result:
         way = f"the mean of {result['draws']} draws" if result["draws"] else "mean codes"
         return (
-            f"{events}: error {result['error']:.2%} ± {result['stderr_error']:.2%}, cross-entropy"
+            f"{events}: error {with_error(result['error'], result['stderr_error'], '.2%')}, cross-entropy"
             f" {result['cross_entropy']:.4f} bits, calibration error {result['calibration_error']:.4f} (by {way});"
             f" noisy codes say at most {result['rate_bits']:.2f} bits of their data, at"
             f" {result['noisy_cross_entropy']:.4f} bits of cross-entropy (no likelihood)"

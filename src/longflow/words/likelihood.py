@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from longflow.units import with_error
 from longflow.words.codes import codes_words
 from longflow.words.result import Result
 
@@ -11,7 +12,7 @@ def train_words(result: Result) -> str:
     """Return the test likelihood beside the baselines, and where the report is."""
     lines = [evaluate_words(result)]
     lines += [
-        f"  {name}: {value['bits_per_dim']:.4f} ± {value['stderr_bits_per_dim']:.4f} bits/dim"
+        f"  {name}: {with_error(value['bits_per_dim'], value['stderr_bits_per_dim'], '.4f')} bits/dim"
         for name, value in result["baselines"].items()
     ]
     own = result["bits_per_dim"] or 0.0
@@ -39,20 +40,21 @@ def evaluate_words(result: Result) -> str:
         return f"{events}{classes.replace(';', ':')} (the density beside it was not trained)"
     if "distance" in result.get("parts", {}):
         return (
-            f"{events}: {result['nats']:.3f} ± {result['stderr_nats']:.3f} nats on the learned manifold, in its volume"
-            f" (no density of the data); mean distance from it {result['parts']['distance']:.4g}, in units of the data"
+            f"{events}: {with_error(result['nats'], result['stderr_nats'], '.3f')} nats on the learned manifold, in its"
+            f" volume (no density of the data); mean distance from it {result['parts']['distance']:.4g}, in units"
+            " of the data"
         )
     if result["bits_per_dim"] is None:
         return (
-            f"{events}: {-result['nats']:.3f} ± {result['stderr_nats']:.3f} nats of cross-entropy of grey values and KL"
-            f" (no likelihood){_parts_words(result)}{classes}"
+            f"{events}: {with_error(-result['nats'], result['stderr_nats'], '.3f')} nats of cross-entropy of grey"
+            f" values and KL (no likelihood){_parts_words(result)}{classes}"
         )
     back = result["roundtrip_max_abs"]
     how += "" if back is None else f"; round trip {back:.2g}"
     if "parts" in result and not result["dequantiser"]:
         how += f", {result['importance_samples']} draw(s)"
     return (
-        f"{events}: {result['bits_per_dim']:.4f} ± {result['stderr_bits_per_dim']:.4f} bits/dim,"
+        f"{events}: {with_error(result['bits_per_dim'], result['stderr_bits_per_dim'], '.4f')} bits/dim,"
         f" {result['nats']:.3f} nats (log-likelihood: {_kind(result)}{how}; units of the stored data;"
         f" {result['dtype']}){_parts_words(result)}{classes}"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from longflow.units import with_error
 from longflow.words.result import Result
 
 MEASURES = {
@@ -41,12 +42,7 @@ def _space_words(space: Mapping[str, Any]) -> list[str]:
     for name, title in MEASURES.items():
         if name in measured:
             error = measured.get(f"{name}_stderr", {}).get("samples")
-            ours = _with_error(measured[name]["samples"], error)
-            lines.append(
-                f"  {title:<26}{ours:>20}{_with_error(measured[name]['floor'], measured[name]['floor_sd']):>20}"
-            )
+            ours = with_error(measured[name]["samples"], error, ".3f")
+            floor = with_error(measured[name]["floor"], measured[name]["floor_sd"], ".3f")
+            lines.append(f"  {title:<26}{ours:>20}{floor:>20}")
     return lines
-
-
-def _with_error(value: float, error: float | None) -> str:
-    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
