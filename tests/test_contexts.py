@@ -12,7 +12,9 @@ from tolerances import SIGMAS, close
 from torch.func import jacrev
 
 import longflow
+from longflow import figures
 from longflow.cli import main
+from longflow.commands.conditional import conditional_sections
 from longflow.commands.configure import Settings
 from longflow.commands.datasets import dataset_of
 from longflow.commands.evaluate import log_likelihoods
@@ -271,6 +273,16 @@ def test_a_run_keeps_what_its_contexts_are(run):
     assert config["data"]["table"] == ["x1", "a", "x2", "b"]
     assert "given" in (run / "report.html").read_text()
     assert len(list((run / "samples").glob("density-*.png"))) == 3
+
+
+def test_densities_under_contexts_are_drawn_in_one_scale(run, monkeypatch):
+    drawn, density = [], figures.density
+    monkeypatch.setattr(figures, "density", lambda heat, **how: drawn.append((heat, how)) or density(heat, **how))
+    dataset = dataset_of(Run.open(run))
+    conditional_sections(longflow.load(run), dataset, Run.open(run).config())
+    assert len(drawn) == 3
+    for _, how in drawn:
+        assert how["brightest"] == figures.brightest_of([heat for heat, _ in drawn])
 
 
 def test_resumed_training_is_bit_identical(table, tmp_path):

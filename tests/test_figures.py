@@ -331,6 +331,17 @@ def test_density_tells_the_mass_inside_the_frame():
     assert mass(heat / 2, (-4, 4, -4, 4), 3) == "mass inside the frame 0.5; 3 cells not finite"
 
 
+def test_densities_of_one_scale_have_one_colour_for_one_density():
+    flat, steep = np.full((8, 8), -3.0), np.full((8, 8), -2.0)
+    most = figures.brightest_of([flat, steep, np.full((8, 8), NAN)])
+    assert most == pytest.approx(math.exp(-2))
+    apart = [decode(figures.density(one, extent=SQUARE)) for one in (flat, steep)]
+    assert near(apart[0], "#10264a", 25).sum() > 10_000
+    together = [decode(figures.density(one, extent=SQUARE, brightest=most)) for one in (flat, steep)]
+    assert near(together[0], "#10264a", 25).sum() < 5000
+    assert np.array_equal(together[1], apart[1])
+
+
 def test_density_refuses_wrong_grids():
     with pytest.raises(UsageError, match="H, W"):
         figures.density(np.zeros(4), extent=SQUARE)

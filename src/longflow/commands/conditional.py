@@ -34,14 +34,19 @@ def _densities(model: LatentModel, dataset: Dataset, events: Events) -> list[Sec
     order = np.argsort(contexts.reshape(len(contexts), -1)[:, 0])
     chosen = contexts[order[[round(place * (len(order) - 1)) for place in PLACES]]]
     extent, columns = frame(events.rows), dataset.columns or ("x1", "x2")
-    given = torch.as_tensor(chosen).to(next(model.parameters()))
+    heats = [heat(flow.at(c), extent) for c in torch.as_tensor(chosen).to(next(model.parameters()))]
+    most = figures.brightest_of(heats)
     return [
         Section(
             title="Density",
-            text="The conditional density that the model has learnt, under the contexts of three test rows.",
+            text="The conditional density that the model has learnt, under the contexts of three test rows. One scale"
+            " of colours for all three.",
             pictures=[
-                Picture(png=heat(flow.at(c), extent, columns), caption=f"p(x | {told(dataset.contexts, value)})")
-                for c, value in zip(given, chosen, strict=True)
+                Picture(
+                    png=figures.density(one, extent=extent, columns=columns, brightest=most),
+                    caption=f"p(x | {told(dataset.contexts, value)})",
+                )
+                for one, value in zip(heats, chosen, strict=True)
             ],
         )
     ]

@@ -1,6 +1,5 @@
 """The sections of a report on points of the plane, on tables, and on a learned scale."""
 
-from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -53,7 +52,7 @@ def plane_sections(model: LatentModel, dataset: Dataset) -> list[Section]:
         text="The density that the model has learnt, and what it dreams.",
         pictures=(
             Picture(
-                png=heat(model, extent, dataset.columns or ("x1", "x2")),
+                png=figures.density(heat(model, extent), extent=extent, columns=dataset.columns or ("x1", "x2")),
                 caption="p(x), of integral 1 over the whole plane." if exact else "A lower bound of p(x), by 20 draws.",
             ),
             samples,
@@ -90,14 +89,14 @@ def frame(test: np.ndarray) -> tuple[float, float, float, float]:
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
 
-def heat(model: LatentModel, extent: tuple[float, float, float, float], columns: Sequence[str]) -> bytes:
-    """Draw the density of the plane, or the bound of 20 draws where it is not exact."""
+def heat(model: LatentModel, extent: tuple[float, float, float, float]) -> np.ndarray:
+    """Return log-densities on a grid of the plane, (H, W), in nats; the bounds of 20 draws where they are not exact."""
     axes = [np.linspace(extent[2 * k], extent[2 * k + 1], PLANE_CELLS) for k in range(2)]
     cells = torch.as_tensor(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)).to(next(model.parameters()))
     with torch.inference_mode():
         draws = 1 if model.density.likelihood == "exact" else 20
         found = torch.cat([model.density.bound(x, samples=draws) for x in cells.split(AT_ONCE)]).cpu().numpy()
-    return figures.density(found.reshape(PLANE_CELLS, PLANE_CELLS), extent=extent, columns=columns)
+    return found.reshape(PLANE_CELLS, PLANE_CELLS)
 
 
 def thinned(steps: list[Step]) -> list[tuple[int, Step]]:

@@ -4,12 +4,13 @@ from longflow.figures.clouds import layers, scatter
 from longflow.figures.comparison import comparison
 from longflow.figures.confusion import confusion
 from longflow.figures.curves import learning_curve
-from longflow.figures.maps import density, regular_grid, warped_grid
+from longflow.figures.maps import brightest_of, density, regular_grid, warped_grid
 from longflow.figures.pixels import blocks, image_grid, strips, temperatures
 from longflow.figures.spectrum import spectrum
 
 __all__ = [
     "blocks",
+    "brightest_of",
     "comparison",
     "confusion",
     "density",

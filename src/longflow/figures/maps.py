@@ -24,7 +24,12 @@ LONGEST = 3.1  # inches of the longer side of a density
 
 
 def density(
-    log_prob: Array, *, extent: Extent, samples: Array | None = None, columns: Sequence[str] = ("x1", "x2")
+    log_prob: Array,
+    *,
+    extent: Extent,
+    samples: Array | None = None,
+    columns: Sequence[str] = ("x1", "x2"),
+    brightest: float | None = None,
 ) -> bytes:
     """Draw exp(log_prob) as a heat map, with the mass inside the frame: about 1 for a normalised density.
 
@@ -34,6 +39,7 @@ def density(
         extent: (x_min, x_max, y_min, y_max), the outer edges of the grid.
         samples: (N, 2), drawn on top; those outside the frame are left out.
         columns: names of the two axes.
+        brightest: the density at the end of the scale, such as `brightest_of` several; by default that of this one.
 
     Returns:
         A PNG.
@@ -42,16 +48,15 @@ def density(
         UsageError: if a shape is wrong, the extent is empty or there are not two names.
     """
     _check_density(log_prob, extent, columns)
-    broken = np.isnan(log_prob) | np.isposinf(log_prob)
-    # A float's exponential ends near exp(709); without the bound one cell would overflow.
-    heat = np.ma.masked_array(np.exp(np.minimum(np.where(broken, -np.inf, log_prob), 700.0)), broken)
+    heat = _heat(log_prob)
+    most = (_bright(heat) if brightest is None else brightest) or 1.0
     width, height = box(extent, LONGEST)
     figure = sheet(width + 1.4, height + 0.75)
-    axes = dress(figure.subplots(), title=_mass(heat, extent, int(broken.sum())).replace("; ", "\n"))
-    image = axes.imshow(heat, extent=extent, origin="lower", cmap=SEQUENTIAL, vmin=0, vmax=_bright(heat))
+    axes = dress(figure.subplots(), title=_mass(heat, extent, int(heat.mask.sum())).replace("; ", "\n"))
+    image = axes.imshow(heat, extent=extent, origin="lower", cmap=SEQUENTIAL, vmin=0, vmax=most)
     axes.spines[:].set(visible=True, color=FAINT)
     bar = figure.colorbar(image, cax=axes.inset_axes((1.04, 0, 0.06 * LONGEST / width, 1)), extend="max")
-    places, texts, unit = ticks(0.0, _bright(heat), at_most=6)
+    places, texts, unit = ticks(0.0, most, at_most=6)
     bar.set_ticks(places.tolist(), labels=texts)
     dress_colorbar(bar, f"density {unit}".strip())
     if samples is not None:
@@ -59,6 +64,11 @@ def density(
         dots(axes, samples[inside(samples, extent)], WARM, alpha=0.7)
     set_frame(axes, extent, LONGEST, names=(columns[0], columns[1]))
     return to_png(figure)
+
+
+def brightest_of(log_probs: Sequence[Array]) -> float:
+    """Return the end of one scale for densities, (H, W) in nats each, whose pictures are to be compared."""
+    return max(_bright(_heat(log_prob)) for log_prob in log_probs)
 
 
 def regular_grid(extent: Extent, *, lines: int = 21, points: int = 101) -> Array:
@@ -109,6 +119,13 @@ def _check_density(log_prob: Array, extent: Extent, columns: Sequence[str]) -> N
         raise UsageError(f"expected 2 column names, got {len(columns)}")
 
 
+def _heat(log_prob: Array) -> np.ma.MaskedArray:
+    """Return the density of each cell, those masked that have none."""
+    broken = np.isnan(log_prob) | np.isposinf(log_prob)
+    # A float's exponential ends near exp(709); without the bound one cell would overflow.
+    return np.ma.masked_array(np.exp(np.minimum(np.where(broken, -np.inf, log_prob), 700.0)), broken)
+
+
 def _mass(heat: np.ma.MaskedArray, extent: Extent, broken: int) -> str:
     """Say what the density adds up to on the grid, and how many cells have none."""
     area = (extent[1] - extent[0]) * (extent[3] - extent[2]) / heat.size
@@ -117,5 +134,5 @@ def _mass(heat: np.ma.MaskedArray, extent: Extent, broken: int) -> str:
 
 
 def _bright(heat: np.ma.MaskedArray) -> float:
-    """Return the density drawn darkest: almost the highest, lest one spike bleach all the rest."""
-    return float(np.quantile(np.ma.filled(heat, 0.0), 0.998)) or float(np.ma.filled(heat, 0.0).max()) or 1.0
+    """Return the density drawn darkest: almost the highest, lest one spike bleach all the rest; 0 where all is."""
+    return float(np.quantile(np.ma.filled(heat, 0.0), 0.998)) or float(np.ma.filled(heat, 0.0).max())
