@@ -497,6 +497,15 @@ BAD = {
     "suffix": (lambda r, t: ["sample", r / "digits", "--out", t / "x.gif"], ".png"),
     "pairs": (lambda r, t: ["interpolate", r / "digits", "--pairs", "500"], "--pairs"),
     "part": (lambda r, t: ["check", r / "moons", "--part", "prior"], "an autoencoder's flows"),
+    "samples of what is exact": (
+        lambda r, t: ["evaluate", r / "moons", "--importance-samples", "2"],
+        "--importance-samples is for likelihoods that are bounds",
+    ),
+    "draws of what is exact": (lambda r, t: ["evaluate", r / "table", "--draws", "1"], "--draws is for likelihoods"),
+    "scores of what is exact": (
+        lambda r, t: ["score", r / "table", r / "table.csv", "--importance-samples", "3"],
+        "--importance-samples is for likelihoods that are bounds",
+    ),
     "mask": (lambda r, t: ["inpaint", r / "digits", "--mask", "topp"], "topp"),
     "inpaint a table": (lambda r, t: ["inpaint", r / "moons"], "pictures"),
     "truncated checkpoint": (lambda r, t: resume(damaged(r, t, LAST, lambda b: b[: len(b) // 2])), "damaged"),

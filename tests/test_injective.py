@@ -469,6 +469,7 @@ def test_a_manifold_is_trained_and_told_by_the_commands(tmp_path, capsys):
     capsys.readouterr()
     for arguments, told in (
         (["check", run], "not"),
+        (["evaluate", run, "--importance-samples", "2"], "draws nothing"),
         (["train", "rectangular", "--latent", "2"], "continuous data"),
         ([*given, "--latent", "3"], "latent < 3"),
         ([*given, "--weight", "0"], "> 0"),

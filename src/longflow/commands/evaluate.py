@@ -65,8 +65,9 @@ def evaluate(
         importance_samples: Draws of the dequantiser, and of an autoencoder's code, for each event; more tighten the
             bound.
         terms: Exact terms of an estimated log-determinant; by default, and at least, those of the run.
-        draws: Log-likelihoods that are averaged for each event; by default 4 where log-determinants are estimated. Of a
-            bottleneck, codes whose predictions are averaged; by default they are those at the mean code.
+        draws: Log-likelihoods (bounds or estimates) that are averaged for each event; by default 4 where
+            log-determinants are estimated. Of a bottleneck, codes whose predictions are averaged; by default they are
+            those at the mean code.
         seed: Seed of the draws.
         device: auto, cpu, cuda, cuda:1, ...
         dtype: Floating-point type of the model.
@@ -83,7 +84,7 @@ def evaluate(
         return measure_codes(
             folder.config(), model, dataset_of(folder, data), split=split, n=n, draws=draws or 0, seed=seed
         )
-    check_samples(model, importance_samples)
+    check_draws(model, importance_samples, draws)
     if terms is not None:
         use_terms(model, terms)
     return measure(
@@ -143,10 +144,16 @@ def measure(
     }
 
 
-def check_samples(model: LatentModel, samples: int) -> None:
-    """Raise UsageError for importance samples of an estimate: the mean of exponentials would be biased upwards."""
+def check_draws(model: LatentModel, samples: int, draws: int | None = None) -> None:
+    """Raise UsageError for draws of what is exact, and for importance samples of an estimate.
+
+    The mean of the exponentials of estimates would be biased upwards.
+    """
     if samples < 1:
         raise UsageError(f"expected --importance-samples >= 1; {samples} came")
+    for flag, asked in (("--importance-samples", samples > 1), ("--draws", draws is not None)):
+        if asked and not model.random:
+            raise UsageError(f"{flag} is for likelihoods that are bounds or estimates; this one draws nothing")
     if samples > 1 and model.estimates:
         raise UsageError(
             "--importance-samples > 1 expects exact log-determinants: of estimated ones the bound would be too good"

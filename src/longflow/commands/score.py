@@ -9,7 +9,7 @@ import torch
 from longflow.commands.anomalies import Method, anomaly_columns, check_methods
 from longflow.commands.datasets import check_contexts, check_like, context_of, declarations
 from longflow.commands.draw import open_model
-from longflow.commands.evaluate import check_samples, drawn_likelihoods
+from longflow.commands.evaluate import check_draws, drawn_likelihoods
 from longflow.commands.tables import SUFFIXES, check_table, write_table
 from longflow.data import read
 from longflow.errors import UsageError
@@ -57,7 +57,7 @@ def score(
     if path.suffix not in SUFFIXES or (out and path.exists()):
         raise UsageError(f"expected --out to be a new {' or '.join(SUFFIXES)} file; '{path}' came")
     check_table(path)
-    check_samples(model, importance_samples)
+    check_draws(model, importance_samples)
     check_methods(folder, model, method, background)
     content = read(file, context_of(folder.config()))
     if not len(content.rows):

@@ -109,6 +109,10 @@ class Injective(LatentModel):
         return {"distance": self.distance(x)}
 
     @property
+    def random(self) -> bool:
+        return self.chart.random
+
+    @property
     def density(self) -> "Injective":  # type: ignore[override]
         return self
 

@@ -41,6 +41,11 @@ class LatentModel(Distribution):
         """Whether `log_prob` has noise that no bound allows for, such as that of estimated log-determinants."""
         return False
 
+    @property
+    def random(self) -> bool:
+        """Whether `log_prob` in evaluation mode draws noise, so that draws of it can be averaged."""
+        return self.likelihood != "exact"
+
     @abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data x, (B, *shape), to latent z, (B, *latent_shape)."""
