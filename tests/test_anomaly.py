@@ -10,6 +10,7 @@ from doors import answer, refused
 from scipy import stats
 from tolerances import SIGMAS, close
 
+import longflow
 from longflow import anomaly
 from longflow.bijections import Affine, Chain, Learned, Standardise
 from longflow.cli import main
@@ -173,6 +174,18 @@ def test_another_run_can_be_the_background(runs, capsys, tmp_path):
     same = ["score", runs / "run", runs / "new.csv", "--method", "ratio", "--background", runs / "run"]
     found = table(answer(capsys, *same, "--out", tmp_path / "r.csv"))
     assert found["ratio"].tolist() == [0.0, 0.0]
+
+
+def test_a_background_finds_columns_by_their_names(runs, capsys, tmp_path):
+    rows = np.loadtxt(runs / "table.csv", delimiter=",", skiprows=1)
+    np.savetxt(tmp_path / "ba.csv", rows[:, ::-1] * [1, 3], delimiter=",", header="b,a", comments="")
+    behind = ["train", "nice", "--data", tmp_path / "ba.csv", "--out", tmp_path / "ba", "--steps", 5, "--threads", 1]
+    assert main([*map(str, behind)]) == 0
+    ask = ["score", runs / "run", runs / "new.csv", "--method", "ratio", "--background", tmp_path / "ba"]
+    found = table(answer(capsys, *ask, "--out", tmp_path / "r.csv"))
+    with torch.no_grad():
+        background = longflow.load(tmp_path / "ba").log_prob(torch.tensor([[0.0, 0.0], [-1.5, 1.5]]))
+    np.testing.assert_allclose(found["ratio"], background.numpy() - found["log_prob"], atol=1e-4)
 
 
 def test_pictures_have_complexities(runs, capsys, tmp_path):

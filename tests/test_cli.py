@@ -278,6 +278,22 @@ def test_score_writes_a_row_for_each_row(runs, capsys):
     assert found["n"] == 60
 
 
+def test_columns_are_found_by_their_names(runs, capsys, tmp_path):
+    table = reordered(runs, tmp_path)
+    assert table.read_text().startswith("weight,height,age")
+    own, other = (answer(capsys, "evaluate", runs / "table", "--data", data) for data in (runs / "table.csv", table))
+    assert own["nats"] == other["nats"]
+    assert own["data_sha256"] == other["data_sha256"]
+    rows = [
+        answer(capsys, "score", runs / "table", data, "--out", tmp_path / f"{data.stem}.out.csv")
+        for data in (runs / "table.csv", table)
+    ]
+    assert rows[0]["mean_log_prob"] == rows[1]["mean_log_prob"]
+    assert (tmp_path / "r.out.csv").read_text() == (tmp_path / "table.out.csv").read_text()
+    checked = [answer(capsys, "check", runs / "table", "--data", data) for data in (runs / "table.csv", table)]
+    assert checked[0] == checked[1]
+
+
 def test_a_small_folder_of_pictures_trains_to_a_report(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for k, picture in enumerate(np.random.default_rng(0).integers(0, 255, (12, 6, 6), dtype=np.uint8)):
@@ -447,6 +463,11 @@ def reordered(runs, tmp_path):
     return tmp_path / "r.csv"
 
 
+def renamed(runs, tmp_path):
+    (tmp_path / "n.csv").write_text((runs / "table.csv").read_text().replace("age", "agee"))
+    return tmp_path / "n.csv"
+
+
 def resume(run):
     return ["train", "nice", "--resume", "--out", run]
 
@@ -486,7 +507,7 @@ BAD = {
     "huge seed": (lambda r, t: ["evaluate", r / "digits", "--seed", str(2**70)], "seed"),
     "no events": (lambda r, t: ["reconstruct", r / "digits", "-n", "0"], "-n >= 1"),
     "meta device": (lambda r, t: ["evaluate", r / "digits", "--device", "meta"], "device 'meta'"),
-    "columns": (lambda r, t: ["evaluate", r / "table", "--data", reordered(r, t)], "weight, height, age came"),
+    "columns": (lambda r, t: ["evaluate", r / "table", "--data", renamed(r, t)], "did you mean 'age'"),
     "score shape": (lambda r, t: ["score", r / "moons", r / "table.csv"], "shape"),
     "score nothing": (lambda r, t: ["score", r / "moons", r / "none.csv"], "none.csv"),
     "empty checkpoint": (lambda r, t: resume(damaged(r, t, LAST, lambda b: b"")), "damaged"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from longflow import anomaly
-from longflow.commands.datasets import check_like, dataset_of
+from longflow.commands.datasets import check_like, dataset_of, order_of
 from longflow.commands.draw import kind_of, open_model
 from longflow.commands.evaluate import log_likelihoods
 from longflow.commands.rows import batches_of
@@ -87,7 +87,8 @@ def background_of(
         return lambda rows: torch.from_numpy(-background_bits(dataset, rows) * dataset.dims * math.log(2))
     other, model = open_model(background, device)
     check_like(other, dataset.shape, dataset.levels, dataset.columns, str(folder))
-    return lambda rows: torch.from_numpy(log_likelihoods(model, rows, seed=seed))
+    order = order_of(other, dataset.columns)
+    return lambda rows: torch.from_numpy(log_likelihoods(model, rows if order is None else rows[:, order], seed=seed))
 
 
 def _misfit(model: LatentModel, rows: np.ndarray) -> Tensor:

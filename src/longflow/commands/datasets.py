@@ -1,9 +1,9 @@
 """The data set of a run, or another that its model can take."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from longflow.data import Contexts, Dataset
+from longflow.data import Content, Contexts, Dataset
 from longflow.data import load as load_data
 from longflow.data.checks import names_of
 from longflow.errors import UsageError, nearest
@@ -11,7 +11,10 @@ from longflow.runs import Run
 
 
 def dataset_of(run: Run, spec: str | None = None) -> Dataset:
-    """Load the data set of a run, or another of the same shape and levels; raise UsageError where they differ."""
+    """Load the data set of a run, or another of the same shape and levels; raise UsageError where they differ.
+
+    Columns are found by their names.
+    """
     config = run.config()
     own = config.get("data", {})
     chosen = spec or own.get("spec")
@@ -19,6 +22,7 @@ def dataset_of(run: Run, spec: str | None = None) -> Dataset:
         raise UsageError(f"{run} names no data set; say which with --data, where the command has it")
     dataset = load_data(chosen, own.get("quantised"), context_of(config))
     check_like(run, dataset.shape, dataset.levels, dataset.columns, chosen)
+    dataset = arranged(run, dataset)
     check_contexts(run, dataset.contexts, chosen)
     dataset = dataset.declare(declarations(config))
     if spec is None and dataset.sha256 != own["sha256"]:
@@ -57,7 +61,7 @@ def check_contexts(run: Run, contexts: Contexts | None, name: str) -> None:
 def check_like(
     run: Run, shape: tuple[int, ...], levels: int | None, columns: tuple[str, ...] | None, name: str
 ) -> None:
-    """Raise UsageError unless data of that shape, levels and columns are such as the run was trained on."""
+    """Raise UsageError unless data of that shape, levels and columns, in any order, are as the run's."""
     config = run.config()
     own = config.get("data", {}).get("columns") or []
     if own and columns is not None:
@@ -78,5 +82,20 @@ def _check_columns(run: Run, own: Sequence[str], columns: Sequence[str], name: s
         raise UsageError(
             f"{run} expects the columns {', '.join(own)}; '{name}'{lacks}{' and' * bool(lacks and more)}{more}"
         )
-    if list(columns) != list(own):
-        raise UsageError(f"{run} expects the columns {', '.join(own)}, in this order; {', '.join(columns)} came")
+
+
+def order_of(run: Run, columns: Sequence[str] | None) -> list[int] | None:
+    """Return the places, among columns that `check_like` passed, of a run's, in its order; None where they have it."""
+    own = run.config().get("data", {}).get("columns")
+    if not own or columns is None or list(columns) == own:
+        return None
+    return [list(columns).index(name) for name in own]
+
+
+Table = TypeVar("Table", Content, Dataset)
+
+
+def arranged(run: Run, data: Table) -> Table:
+    """Return data that `check_like` passed with the columns of a table in the order that the run was trained on."""
+    order = order_of(run, data.columns)
+    return data if order is None else data.arranged(order)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from longflow.commands.anomalies import Method, anomaly_columns, check_methods
-from longflow.commands.datasets import check_contexts, check_like, context_of, declarations
+from longflow.commands.datasets import arranged, check_contexts, check_like, context_of, declarations
 from longflow.commands.draw import open_model
 from longflow.commands.evaluate import check_draws, drawn_likelihoods
 from longflow.commands.tables import SUFFIXES, check_table, write_table
@@ -43,7 +43,7 @@ def score(
     Args:
         run: A run directory.
         file: Folder of pictures, .npz, .npy, .csv or .parquet, shaped as the run's data; levels that fit are the run's.
-            Contexts of a conditional density are found by their names, wherever they are in the table.
+            Columns and contexts of a conditional density are found by their names, wherever they are in the table.
         method: One or more scores of anomalies, for densities without a context; complexity is for pictures.
         background: Run whose log-likelihood `ratio` divides by; by default one Gaussian of the training rows or, for
             levels, a histogram of each number.
@@ -66,7 +66,7 @@ def score(
     fits = content.levels is not None and own is not None and content.rows.max() < own
     check_like(folder, content.rows.shape[1:], own if fits else content.levels, content.columns, file)
     check_contexts(folder, content.contexts, file)
-    content = content.declare(declarations(folder.config()))
+    content = arranged(folder, content).declare(declarations(folder.config()))
     drawn = drawn_likelihoods(model, content.events, samples=importance_samples, seed=seed)
     nats = drawn.mean(0)
     columns = {"log_prob": nats}
