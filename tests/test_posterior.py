@@ -1,6 +1,7 @@
 """Posteriors of simulators: against the exact one of a linear-Gaussian simulator, and calibration against both."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -98,6 +99,9 @@ def test_a_posterior_is_cut_off_at_the_support():
     close(found.samples.mean(0), torch.full((2,), math.sqrt(2 / math.pi)), 0.05)
     assert Posterior(flow, Held()).sample(10, torch.zeros(3)).acceptance == 1.0
     assert Posterior(flow, Held(), support).sample(0, torch.zeros(3)).samples.shape == (0, 2)
+    for wrong in (torch.zeros(1, 3), torch.zeros(2), torch.zeros(())):
+        with pytest.raises(UsageError, match=rf"one observation of shape \(3,\); {re.escape(str(tuple(wrong.shape)))}"):
+            Posterior(flow, Held(), support).sample(5, wrong)
     beyond = constraints.independent(constraints.greater_than(50.0), 1)
     with pytest.raises(UsageError, match="mass elsewhere"):
         Posterior(flow, Held(), beyond).sample(5, torch.zeros(3))

@@ -51,8 +51,12 @@ class Posterior:
     def sample(self, n: int, observation: Tensor) -> Sampled:
         """Draw n times from q(θ | x) within the support, by rejection; `observation` is one x, without batch axis.
 
-        Raises UsageError where (nearly) all draws are rejected.
+        Raises UsageError for an observation of another shape, and where (nearly) all draws are rejected.
         """
+        if tuple(observation.shape) != self.flow.context_shape:
+            raise UsageError(
+                f"expected one observation of shape {self.flow.context_shape}; {tuple(observation.shape)} came"
+            )
         kept, drawn, found = [self._draw(0, observation)], 0, 0
         while found < n:
             size = n if not found else int(1.1 * (n - found) * drawn / found) + 10
