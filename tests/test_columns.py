@@ -87,8 +87,17 @@ def test_a_run_keeps_its_supports_and_resumes_with_them(trained, capsys):
     assert config["likelihood"] == "lower bound"
     resumed = answer(capsys, "train", "nice", "--out", trained / "run", "--resume", "--steps", 25)
     assert resumed["likelihood"] == "lower bound"
-    told = refused(capsys, "train", "nice", "--out", trained / "run", "--resume", "--support", "age=integer")
-    assert "supports" in told
+    again = ["train", "nice", "--out", trained / "run", "--resume"]
+    one = ["--support", "share=0:1", "--support", "age = integer 0:120.0", "--support", "temp=real"]
+    assert answer(capsys, *again, "--steps", 26, *one)["likelihood"] == "lower bound"
+    assert json.loads((trained / "run" / "config.json").read_text())["supports"] == config["supports"]
+    for support, told in (
+        ("age=integer", "trained with age=integer 0:120; age=integer came"),
+        ("age=real", "age=real came"),
+        ("temp=0:", "trained with temp=real; temp=0: came"),
+        ("tmp=0:", "did you mean 'temp'"),
+    ):
+        assert told in refused(capsys, *again, "--steps", 30, "--support", support)
 
 
 def test_values_outside_a_declared_support_are_refused_at_every_door(trained, tmp_path, capsys):

@@ -21,7 +21,7 @@ from longflow import data
 from longflow.commands.check import check
 from longflow.commands.cluster import cluster
 from longflow.commands.configure import Settings, default_out
-from longflow.commands.datasets import context_of, declarations
+from longflow.commands.datasets import context_of
 from longflow.commands.diagnose import diagnose
 from longflow.commands.draw import reconstruct, sample
 from longflow.commands.edit import edit
@@ -32,6 +32,7 @@ from longflow.commands.neighbours import neighbours
 from longflow.commands.probe import probe
 from longflow.commands.quality import quality
 from longflow.commands.report import report
+from longflow.commands.resume import supports_of
 from longflow.commands.scales import latents, resample
 from longflow.commands.score import score
 from longflow.commands.sizes import sizes
@@ -131,6 +132,8 @@ def train(given: list[str]) -> int:
     presets = ", ".join(model.presets) or "none"
     about = (inspect.getdoc(model.builder) or "").split("\n\nArgs:")[0] + f"\n\nPresets: {presets}."
     flags = parse(_with_saved(fields, name, given[1:]), given[1:], f"train {name}", about)
+    if flags["resume"]:
+        flags["support"] = supports_of(Run.open(flags["out"] or default_out(name, flags["data"])), flags["support"])
     options = _options_given(model, flags, own, given[1:])
     settings = Settings(**{f.name: flags[f.name] for f in dataclasses.fields(Settings)})
     recipe = Recipe(**{f.name: flags[f.name] for f in dataclasses.fields(Recipe)})
@@ -174,14 +177,11 @@ def _with_saved(fields: list[Field], model: str, given: Sequence[str]) -> list[F
     for later in ("label_weight", "density_weight", "compile"):
         kept[later] = config.get(later, getattr(Settings, later))
     kept |= {"data": config["data"]["spec"], "levels": config["data"]["quantised"]}
-    kept |= {"support": declarations(config)}
     kept |= {"noise": config["noise"] and tuple(config["noise"])} | config["options"] | config["recipe"]
     kept |= config.get("objective") or {}
     kept |= {"context": context_of(config)} | (config.get("embedding") or {})
     if any(a.split("=")[0] == "--epochs" for a in given):
         del kept["steps"]
-    if any(a.split("=")[0] == "--support" for a in given):
-        del kept["support"]
     return [(name, kind, kept.get(name, default)) for name, kind, default in fields]
 
 

@@ -1,9 +1,14 @@
 """Whether a run can be gone on with: only by what it was started with."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from longflow.commands.configure import Settings
+from longflow.commands.datasets import declarations
+from longflow.data import Support
+from longflow.data.checks import names_of
+from longflow.data.support import declared
 from longflow.errors import UsageError
 from longflow.runs import Run
 
@@ -14,6 +19,19 @@ LATER_SETTINGS = {
     "compile": Settings.compile,
 }
 """Settings that older runs lack."""
+
+
+def supports_of(run: Run, given: Sequence[str]) -> tuple[str, ...]:
+    """Return the supports, COLUMN=SUPPORT each, that a resumed run goes on with: its own.
+
+    Raises UsageError for a given one that is malformed, of no column, or not what the run was started with.
+    """
+    config = run.config()
+    own, names = declarations(config), names_of(config["data"].get("columns"), config["shape"][0])
+    for name, kept, came in zip(names, declared(own, names), declared(given, names), strict=True):
+        if came not in (None, kept or Support()):
+            raise UsageError(f"{run} was trained with {name}={kept or 'real'}; {name}={came} came with --resume")
+    return own
 
 
 def check_same(run: Run, config: dict[str, Any]) -> None:
