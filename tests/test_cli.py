@@ -1,5 +1,6 @@
 """The doors: every command end to end in a temporary directory, and every bad input met by one line and status 2."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -23,9 +24,13 @@ import longflow
 import longflow.data
 import longflow.models
 from longflow.bijections import Chain, Coupling, Learned, Scale, Shift
-from longflow.cli import COMMANDS, main
+from longflow.cli import COMMANDS, fields_of, main
+from longflow.commands.configure import Settings
 from longflow.commands.evaluate import evaluate
 from longflow.distributions import Flow, StandardNormal
+from longflow.models import CATALOGUE, Model
+from longflow.objectives import ELBO
+from longflow.training import Recipe
 
 
 class Copy(torch.nn.Module):
@@ -468,8 +473,30 @@ def renamed(runs, tmp_path):
     return tmp_path / "n.csv"
 
 
+def flags_of_training(model):
+    """The names of all that `train MODEL` takes, those that come twice twice; shape, levels and context are data's."""
+    own = [name for name, *_ in fields_of(model.builder) if name not in ("shape", "levels", "context")]
+    aims = [name for name, *_ in fields_of(model.objective)] if model.objective else []
+    shared = [field.name for kind in (Settings, Recipe) for field in dataclasses.fields(kind)]
+    return [*own, *aims, *shared, "json", "debug", "help", "version"]
+
+
 def resume(run):
     return ["train", "nice", "--resume", "--out", run]
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_no_option_of_a_model_has_the_name_of_another_flag(name):
+    flags = flags_of_training(CATALOGUE[name])
+    assert [flag for flag in flags if flags.count(flag) > 1] == []
+
+
+def test_a_flag_that_comes_twice_would_be_seen():
+    def model(shape: tuple[int, ...], *, context: int = 0, width: int = 8, clip: float = 1.0, beta: float = 2.0):
+        """Build nothing."""
+
+    flags = flags_of_training(Model(model, "a model of clashes", {}, {}, ELBO))
+    assert {flag for flag in flags if flags.count(flag) > 1} == {"clip", "beta"}
 
 
 BAD = {
