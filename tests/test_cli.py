@@ -544,7 +544,7 @@ BAD = {
     "label": (lambda r, t: ["sample", r / "digits", "--label", "3"], "class"),
     "suffix": (lambda r, t: ["sample", r / "digits", "--out", t / "x.gif"], ".png"),
     "pairs": (lambda r, t: ["interpolate", r / "digits", "--pairs", "500"], "--pairs"),
-    "part": (lambda r, t: ["check", r / "moons", "--part", "prior"], "an autoencoder's flows"),
+    "part": (lambda r, t: ["check", r / "moons", "--part", "prior"], "models within which a flow is a part"),
     "samples of what is exact": (
         lambda r, t: ["evaluate", r / "moons", "--importance-samples", "2"],
         "--importance-samples is for likelihoods that are bounds",

@@ -314,6 +314,13 @@ def test_products_with_the_gram_matrix():
     close(gram_of(model._embed, u)(v), (j.mT @ (j @ v[..., None]))[..., 0])
 
 
+def test_the_chart_sees_coordinates():
+    model, x = small((4,), latent=2).eval(), torch.randn(5, 4, dtype=torch.float64)
+    ((name, (chart, u, context)),) = model.flows(x).items()
+    assert (name, context) == ("chart", None)
+    close(chart.log_prob(u) - model.log_volume(u), model.log_prob(x))
+
+
 def test_units_of_the_data():
     """Where lengths are in millimetres, a density on a surface is 10⁻⁶ of that in metres."""
     model = small(latent=2)
@@ -467,8 +474,10 @@ def test_a_manifold_is_trained_and_told_by_the_commands(tmp_path, capsys):
     assert "on the learned manifold" in capsys.readouterr().out
     assert main(["sample", run, "--out", str(tmp_path / "s.csv")]) == 0
     capsys.readouterr()
+    assert main(["check", run]) == 0
+    assert "the chart of rectangular, 1 dimensions, 8 codes" in capsys.readouterr().out
     for arguments, told in (
-        (["check", run], "not"),
+        (["check", run, "--part", "prior"], "--part is for chart"),
         (["evaluate", run, "--importance-samples", "2"], "draws nothing"),
         (["train", "rectangular", "--latent", "2"], "continuous data"),
         ([*given, "--latent", "3"], "latent < 3"),

@@ -38,8 +38,8 @@ SEEN = 1000
 Pair = tuple[Tensor, Tensor | None]
 """Events and their contexts, where there are some."""
 
-Part = Literal["prior", "posterior"]
-"""What a flow is in an autoencoder."""
+Part = Literal["prior", "posterior", "chart"]
+"""What a flow is within a model that is none: in an autoencoder, or on a manifold."""
 
 
 def check(
@@ -65,13 +65,14 @@ def check(
 
     An autoencoder is no bijection, but its prior or its posterior may be a flow, which is measured on codes, and named
     in `part`: data are codes drawn from q(z | x) of test rows, samples the flow's own, and noise and deviations are of
-    the range and the deviation of codes. A posterior is measured under what its encoder says of those rows.
+    the range and the deviation of codes. A posterior is measured under what its encoder says of those rows. Of a
+    manifold (`rectangular`) that is the chart, the flow of its coordinates, and codes are coordinates.
 
     Args:
         run: A run directory.
         data: Another data set than the run's own, a name or a path.
         other: Another data set, of the same shape and levels, for a round trip off the distribution.
-        part: The flow of an autoencoder that is measured; by default its prior where that is one.
+        part: The flow within the model that is measured, where there are two; by default the prior.
         n: Events of each kind.
         seed: Seed of the noise.
         device: auto, cpu, cuda, cuda:1, ...
@@ -118,7 +119,7 @@ def _measured(folder: Run, model: LatentModel, some: Events, asked: str | None) 
         name = folder.config()["model"]
         raise UsageError(f"check measures what is invertible; {folder} holds a {name}, which is not, and has no flow")
     if asked is not None and asked not in found:
-        able = ", ".join(filter(None, found)) or "an autoencoder's flows"
+        able = ", ".join(filter(None, found)) or "models within which a flow is a part"
         raise UsageError(f"--part is for {able}; '{asked}' came for {folder}")
     name = next(iter(found)) if asked is None else asked
     return name, cast(Flow, found[name][0])

@@ -9,7 +9,7 @@ from torch import Tensor
 from longflow.bijections import Bijection, Chain
 from longflow.distributions.distribution import Case, Likelihood, Noise, Temperature, total
 from longflow.distributions.flow import Flow
-from longflow.distributions.latent import LatentModel
+from longflow.distributions.latent import Inside, LatentModel
 from longflow.distributions.stretch import Stretch, exact
 from longflow.errors import UsageError
 
@@ -107,6 +107,11 @@ class Injective(LatentModel):
     def parts(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the distance of each row from the manifold, (B,): in units of x, all else being in nats."""
         return {"distance": self.distance(x)}
+
+    def flows(self, x: Tensor, context: Tensor | None = None) -> dict[str, Inside]:
+        """Return p, the "chart", at the coordinates of x, those off the manifold as their projection."""
+        self.check_events(x, context)
+        return {"chart": (self.chart, self._coordinates(x), context)}
 
     @property
     def random(self) -> bool:

@@ -78,7 +78,7 @@ class LatentModel(Distribution):
         """Return the flows inside by the part that each is, "" for the whole density; {} where there is none.
 
         With each come the events, (B, *its shape), and contexts that rows x give it: those of an autoencoder's prior or
-        posterior are codes drawn from q(z | x).
+        posterior are codes drawn from q(z | x), those of a manifold's chart coordinates.
         """
         return {}
 
