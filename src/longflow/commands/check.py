@@ -14,6 +14,7 @@ from longflow.commands.certificate import certificate
 from longflow.commands.datasets import dataset_of
 from longflow.commands.draw import open_model
 from longflow.commands.integral import NORMALISED, mass_of
+from longflow.commands.rows import pairs_of
 from longflow.data import Dataset, Events
 from longflow.distributions import Flow, LatentModel
 from longflow.errors import InversionError, UsageError
@@ -114,7 +115,7 @@ def check(
 def _measured(folder: Run, model: LatentModel, some: Events, asked: str | None) -> tuple[str, Flow]:
     """Return the flow that is measured and which part of the model it is, "" for the whole density."""
     with torch.no_grad():
-        found = model.flows(*_tensors(some, model))
+        found = model.flows(*next(pairs_of(model, some)))
     if not found:
         name = folder.config()["model"]
         raise UsageError(f"check measures what is invertible; {folder} holds a {name}, which is not, and has no flow")
@@ -128,14 +129,9 @@ def _measured(folder: Run, model: LatentModel, some: Events, asked: str | None) 
 def _seen(model: LatentModel, part: str, events: Events) -> Pair:
     """Return events as the flow sees them, with its contexts: anywhere in their bins, or codes of them."""
     with torch.no_grad():
-        _, x, context = model.flows(*_tensors(events, model))[part]
-    return x, context
-
-
-def _tensors(events: Events, model: LatentModel) -> Pair:
-    like = next(model.parameters())
-    context = None if events.contexts is None else torch.as_tensor(events.contexts).to(like)
-    return torch.as_tensor(events.rows).to(like), context
+        _, x, contexts = zip(*[model.flows(*pair)[part] for pair in pairs_of(model, events)], strict=True)
+    given = [c for c in contexts if c is not None]
+    return torch.cat(x), torch.cat(given) if given else None
 
 
 def _inputs(flow: Flow, every: Tensor, context: Tensor | None, n: int, *, levels: bool) -> dict[str, Pair]:
