@@ -49,8 +49,8 @@ class InfoMax(Representation):
 
     Whichever way features are had, either term bounds what a code says of x, as they are functions of x. Where they are
     `fixed`, the discriminators take them as they are, and the trunk learns by the code alone. Where they are `learned`
-    (as published), it learns by the discriminators, too: it may then mark each x so that its features and its code can
-    be told to be one another's, by which the bounds rise and codes say less of what x shows.
+    (as published), it learns by what the discriminators make of them, too: bounds are about as high, and far fewer
+    classes could be read from its codes.
     """
 
     def __init__(

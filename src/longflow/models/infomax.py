@@ -43,8 +43,8 @@ def infomax(
         halvings: Of the sides, at most 3, as far as 3 positions a side remain: the more, the more of x each sees, and
             the less is local.
         depth: Hidden layers of the encoder of vectors.
-        features: What the discriminators do to the features that they see of pictures: fixed, nothing; learned (as
-            published), they teach them, too, which was found to make worse codes.
+        features: Whether the features of pictures that discriminators see are fixed to them, or learned by them, too
+            (as published; fewer classes could be read from such codes).
     """
     check("infomax", shape, latent=latent, width=width, units=units, depth=depth)
     at_least("infomax", 0, halvings=halvings)
