@@ -315,6 +315,29 @@ def test_discriminators_see_data_beside_codes():
         close(pairs[..., 1], codes.expand(-1, 4), 1e-7)
 
 
+@pytest.mark.parametrize("term", ["global", "local"])
+@pytest.mark.parametrize("features", ["fixed", "learned"])
+def test_discriminators_teach_features_only_where_asked(features, term):
+    """A code that ignores its features teaches them nothing; discriminators do, where features are learned."""
+    model = small("infomax", (1, 8, 8), features=features)
+    with torch.no_grad():
+        model.head.last.weight.zero_()
+    assert (slope_of_features(model, term) > 0) == (features == "learned")
+    assert small("infomax", (1, 8, 8)).features == "fixed"
+
+
+@pytest.mark.parametrize("term", ["global", "local", "kl"])
+def test_codes_teach_fixed_features(term):
+    assert slope_of_features(small("infomax", (1, 8, 8)), term) > 0
+
+
+def slope_of_features(model, term):
+    """Return the largest derivative of a term by a weight of the trunk."""
+    loss = model.terms(torch.rand(6, 1, 8, 8, dtype=torch.float64))[term].mean()
+    slopes = torch.autograd.grad(loss, list(model.trunk.parameters()), allow_unused=True, materialize_grads=True)
+    return max(slope.abs().max().item() for slope in slopes)
+
+
 def js_of_gaussians(rho):
     """Return JS(N(0, [[1, ρ], [ρ, 1]]) ‖ N(0, I)) by quadrature, in nats."""
     grid = torch.linspace(-8, 8, 801, dtype=torch.float64)
@@ -463,6 +486,7 @@ def test_confusions_are_coloured_by_shares_of_a_row():
         ("infomax", (1,), {}, "events of shape"),
         ("infomax", (1, 8, 8), {"halvings": 4}, "at most 3 halvings; 4 came"),
         ("infomax", (1, 8, 8), {"halvings": -1}, "halvings >= 0"),
+        ("infomax", (1, 8, 8), {"features": "learnt"}, "learned"),
         ("infomax", (4,), {"classes": 3}, "unknown option 'classes'"),
     ],
 )

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longflow.errors import UsageError
+from longflow.errors import UsageError, choose
 from longflow.families.bottleneck import Bottleneck
 from longflow.families.representation import Representation, check_weight
 from longflow.objectives import Turn
@@ -36,12 +36,21 @@ def others(x: Tensor) -> Tensor:
     return x.roll(1, 0)
 
 
+Features = Literal["fixed", "learned"]
+FEATURES = ("fixed", "learned")
+
+
 class InfoMax(Representation):
     """z is drawn near what an encoder says of x, and made to tell x by (Hjelm et al. 2019), with a prior (Su Jianlin).
 
     The encoder is `trunk`, from data to features C (B, F, ...), and `head`, from those to μ and log σ of the code.
     `whole` scores pairs of all features and a code, (B, numbers of C + latent) to (B, 1), `place` those of the features
     at one position and a code, (B, positions, F + latent) to (B, positions, 1); None for features without space.
+
+    Whichever way features are had, either term bounds what a code says of x, as they are functions of x. Where they are
+    `fixed`, the discriminators take them as they are, and the trunk learns by the code alone. Where they are `learned`
+    (as published), it learns by what the discriminators make of them, too: bounds are about as high, and far fewer
+    classes could be read from its codes.
     """
 
     def __init__(
@@ -53,8 +62,10 @@ class InfoMax(Representation):
         head: nn.Module,
         whole: nn.Module,
         place: nn.Module | None,
+        features: Features = "fixed",
     ) -> None:
         super().__init__(shape, (latent,))
+        self.features = choose("features", features, FEATURES)
         self.trunk, self.head, self.bottleneck = trunk, head, Bottleneck(latent)
         self.whole, self.place = whole, place
 
@@ -66,9 +77,10 @@ class InfoMax(Representation):
         features = self.trunk(self.inner(x))
         parameters = self.head(features)
         z = self.bottleneck.draw(parameters)
-        found = {"global": jensen_shannon(*(self._whole(c, z) for c in (features, others(features))))}
+        shown = features.detach() if self.features == "fixed" else features
+        found = {"global": jensen_shannon(*(self._whole(c, z) for c in (shown, others(shown))))}
         if self.place is not None:
-            found["local"] = jensen_shannon(*(self._places(c, z) for c in (features, others(features)))).mean(1)
+            found["local"] = jensen_shannon(*(self._places(c, z) for c in (shown, others(shown)))).mean(1)
         return {**found, "kl": self.bottleneck.rate(parameters)}
 
     def _whole(self, features: Tensor, z: Tensor) -> Tensor:
@@ -97,7 +109,7 @@ class MutualInformation:
 
     alpha: float = 0.5
     beta_local: float = 1.5
-    gamma: float = 1e-2
+    gamma: float = 1e-3
 
     parts: ClassVar[tuple[str, ...]] = ("",)
 
