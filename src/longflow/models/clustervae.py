@@ -10,7 +10,7 @@ from longflow.errors import UsageError
 from longflow.families import ClusterVAE
 from longflow.models.autoencoder import Coders, check, posterior_of
 from longflow.models.checks import at_least
-from longflow.nets.autoencoder import Dense
+from longflow.nets.autoencoder import Dense, start_by_glorot
 
 WEIGHT_OF_AN_EVENT = 2.5 * 784
 """λ · D of the essay: its λ of 2.5 is for pictures of 28×28."""
@@ -42,7 +42,8 @@ def clustervae(
     The essay's weight λ is that of a likelihood N(x̂, σ² I) with σ² = 1/λ, by which this is a bound on log p(x), all
     constants included: λ = 2.5 is σ = 0.63 of a range [0, 1], and 100 is 0.1. It decides what is found. Too low, events
     of several clusters get one code; for events of D numbers λ · D counts, some 2,000 for MNIST, 6,000 for 8×8 digits.
-    In the first epochs events are in all clusters alike, with a KL(q(y | z) ‖ 1/K) of 0. Labels are never seen.
+    In the first epochs events are in all clusters alike, with a KL(q(y | z) ‖ 1/K) of 0. Labels are never seen. Weights
+    start as the essay's do (`start_by_glorot`): smaller ones form clusters later, or codes collapse.
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
@@ -64,9 +65,11 @@ def clustervae(
     coders = Coders(shape=shape, network=network, width=width, depth=depth, taper=taper)
     p_x = EqualNormal(shape, weight**-0.5)
     decoder = coders.decoder(latent, p_x.context_shape)
-    return ClusterVAE(
+    model = ClusterVAE(
         ClusterNormal((latent,), clusters),
         posterior_of("normal", coders, latent, p_x, components=1),
         Given(nn.Sequential(decoder, nn.Sigmoid()) if squash else decoder, p_x, (latent,)),
         Dense((latent,), (clusters,), widths=(units,)),
     )
+    start_by_glorot(model)
+    return model
