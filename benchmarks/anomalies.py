@@ -154,10 +154,11 @@ def summary(out):
             f"| {names[k]} | {by_table[:, k].mean():.3f} ± {error:.3f} | {ranks[:, k].mean():.2f} |"
             f" {(ranks[:, k] == ranks.min(1)).sum()} | {seconds[names[k]]:.2f} |"
         )
-    for name in lines[0]["auroc"].keys() - set(names):
+    every = dict.fromkeys(name for line in lines for name in line["auroc"])
+    for name in (name for name in every if name not in names):
         some = [line for line in lines if name in line["auroc"]]
         means = {n: np.mean([line["auroc"][n] for line in some]) for n in (name, *names)}
-        took = np.mean([line["seconds"][name] for line in some])
+        took = np.nanmean([line["seconds"].get(name, np.nan) for line in some])
         print(f"\n{len({line['table'] for line in some})} tables, {took:.2f} s of {name}: mean AUROC", end=" ")
         print(", ".join(f"{n} {v:.3f}" for n, v in means.items()))
     print("\n| table | rows | columns | " + " | ".join(names) + " |\n|---|--:|--:|" + "--:|" * len(names))

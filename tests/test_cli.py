@@ -374,7 +374,13 @@ def test_resume_takes_flags_from_the_run_and_refuses_others(tmp_path, capsys):
     ):
         assert main(["train", "nice", "--out", out, "--resume", *flags]) == 2
         assert says in said(capsys)[1]
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["steps"] == 20
+    config = tmp_path / "run" / "config.json"
+    before = json.loads(config.read_text())
+    assert before["steps"] == 20
+    config.write_text(json.dumps(before | {"options": {k: v for k, v in before["options"].items() if k != "hidden"}}))
+    assert main(["train", "nice", "--out", out, "--resume", "--steps", "30"]) == 2
+    assert "without the option hidden of nice" in said(capsys)[1]
+    config.write_text(json.dumps(before))
     shutil.rmtree(tmp_path / "run" / "checkpoint")
     assert main(["train", "nice", "--out", out, "--resume"]) == 2
     assert "checkpoint is gone" in said(capsys)[1]

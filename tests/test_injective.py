@@ -477,7 +477,7 @@ def test_a_manifold_is_trained_and_told_by_the_commands(tmp_path, capsys):
     assert main(["check", run]) == 0
     assert "the chart of rectangular, 1 dimensions, 8 codes" in capsys.readouterr().out
     for arguments, told in (
-        (["check", run, "--part", "prior"], "--part is for chart"),
+        (["check", run, "--part", "prior"], "unknown part 'prior' (known: chart)"),
         (["evaluate", run, "--importance-samples", "2"], "draws nothing"),
         (["train", "rectangular", "--latent", "2"], "continuous data"),
         ([*given, "--latent", "3"], "latent < 3"),

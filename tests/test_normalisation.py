@@ -41,7 +41,7 @@ def example(request):
 def maps(example, spread):
     """Return z and log-slope as functions of points (N,), and x as a function of z, each of shape (N, *shape)."""
     context = None if example.context_shape is None else spread * torch.randn(1, *example.context_shape).double()
-    theta = example.bijection._parameters_in(context, torch.empty(1, *example.shape).double())
+    theta = example.bijection.parameters_in(context, torch.empty(1, *example.shape).double())
 
     def everywhere(points):
         return points.reshape(-1, *[1] * len(example.shape)).expand(-1, *example.shape)

@@ -8,6 +8,7 @@ import torch
 from tolerances import FLOAT32_ROUND_TRIP, close
 
 from longflow.bijections import (
+    Affine,
     Bernstein,
     Chain,
     CircularShift,
@@ -21,7 +22,7 @@ from longflow.bijections import (
 )
 from longflow.bijections.circular import wrapped
 from longflow.bijections.knots import Grid, bins_at, gradient
-from longflow.bijections.rational_quadratic import _within
+from longflow.bijections.rational_quadratic import _within, curve
 from longflow.bijections.root import root
 from longflow.errors import UsageError
 from longflow.nets import MLP
@@ -260,6 +261,26 @@ def test_gradients_in_closed_form_are_those_of_autograd(tails):
     assert torch.autograd.gradcheck(spline.inverse, (x, context))
 
 
+@pytest.mark.parametrize("bins", [1, 2, 5])
+@pytest.mark.parametrize("output", [0, 1])
+def test_gradients_of_one_output_of_a_row_are_those_of_autograd(bins, output):
+    """Through `curve` itself, of one row of parameters, over a batch."""
+    spline = RationalQuadratic(bins, bound=B, tails="bounded", slope=0.1)
+    x = (2 * torch.rand(6, 2, dtype=torch.float64) - 1) * B
+    theta = torch.randn(1, 2 * spline.parameters_per_feature, dtype=torch.float64)
+
+    def plain(row, theta):
+        shares, slopes = spline._parts(spline.parameters_in(theta, row[None]))
+        return curve(row[None], bins_at(row[None], shares, slopes, 0, spline.grid)[0], spline.grid.slope)[output].sum()
+
+    def ours(row, theta):
+        return spline(row[None], theta)[output].sum()
+
+    found, expected = (torch.func.vmap(torch.func.grad(f, (0, 1)), (0, None))(x, theta) for f in (ours, plain))
+    for one, other in zip(found, expected, strict=True):
+        close(one, other)
+
+
 def test_gradients_of_bins_are_those_of_autograd():
     grid = Grid(5, B, 0.1, 1e-3)
     point = (2 * torch.rand(6, 3, dtype=torch.float64) - 1) * B
@@ -351,3 +372,11 @@ def test_one_feature_and_no_row():
 def test_bad_options_are_told(make, says):
     with pytest.raises(UsageError, match=says):
         make()
+
+
+@pytest.mark.parametrize("numbers", [4, 5])
+def test_a_conditioner_of_other_numbers_is_refused_both_ways(numbers):
+    coupling = FullCoupling(Affine(), MLP(2, numbers + 1, hidden=5, depth=1), 4)
+    for step in (coupling, coupling.inverse):
+        with pytest.raises(UsageError, match="expects a context of 4 features"):
+            step(torch.randn(3, 4))

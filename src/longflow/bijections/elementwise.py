@@ -43,10 +43,10 @@ class Elementwise(Bijection):
         raise UsageError(f"{type(self).__name__} has no parameters that data could set")
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.mapped(self.ahead, x, self._parameters_in(context, x))
+        return self.mapped(self.ahead, x, self.parameters_in(context, x))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.mapped(self.back, z, self._parameters_in(context, z))
+        return self.mapped(self.back, z, self.parameters_in(context, z))
 
     @staticmethod
     def mapped(step: Map, x: Tensor, theta: Theta) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,8 @@ class Elementwise(Bijection):
         y, log_slope = step(x, theta.to(torch.promote_types(theta.dtype, x.dtype)))
         return y, log_slope.expand_as(x).flatten(1).sum(1)
 
-    def _parameters_in(self, context: Tensor | None, x: Tensor) -> Theta:
+    def parameters_in(self, context: Tensor | None, x: Tensor) -> Theta:
+        """Return θ, a view of the context; raise UsageError unless it has what each feature of x expects."""
         features = x.shape[1]
         wanted = self.parameters_per_feature * features
         if wanted == 0:

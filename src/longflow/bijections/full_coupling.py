@@ -26,9 +26,10 @@ class FullCoupling(Bijection):
         self.theta = nn.Parameter(torch.zeros(1, transform.parameters_per_feature * (features // 2)))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        halves = self.theta.expand(len(x), -1), self._told_by(x[:, : x.shape[1] // 2], context)
-        of_each = [half.unflatten(1, (self.transform.parameters_per_feature, -1)).movedim(1, 0) for half in halves]
-        return self.transform.mapped(self.transform.ahead, x, torch.cat(of_each, 2))
+        first, second = x.tensor_split([x.shape[1] // 2], 1)
+        own = self.transform.parameters_in(self.theta.expand(len(x), -1), first)
+        told = self.transform.parameters_in(self._told_by(first, context), second)
+        return self.transform.mapped(self.transform.ahead, x, torch.cat((own, told), 2))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         first, second = z.tensor_split([z.shape[1] // 2], 1)

@@ -1,4 +1,4 @@
-"""Where the bins of a spline lie, and in which of them a point is. Static shapes: comparisons, sums and one gather."""
+"""Where the bins of a spline lie, and in which of them a point is. Static shapes: comparisons, sums and gathers."""
 
 from dataclasses import dataclass
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from longflow.commands.integral import NORMALISED, mass_of
 from longflow.commands.rows import pairs_of
 from longflow.data import Dataset, Events
 from longflow.distributions import Flow, LatentModel
-from longflow.errors import InversionError, UsageError
+from longflow.errors import InversionError, UsageError, choose
 from longflow.runs import Run
 from longflow.seeds import fixed_draws
+from longflow.training.early import Pair
 from longflow.values import values_only
 
 JACOBIAN_DIMS = 1024
@@ -36,19 +37,13 @@ HALF_A_LEVEL = 0.5
 SEEN = 1000
 """Events whose range, and codes whose deviation, noise and errors are measured by."""
 
-Pair = tuple[Tensor, Tensor | None]
-"""Events and their contexts, where there are some."""
-
-Part = Literal["prior", "posterior", "chart"]
-"""What a flow is within a model that is none: in an autoencoder, or on a manifold."""
-
 
 def check(
     run: str,
     *,
     data: str | None = None,
     other: str | None = None,
-    part: Part | None = None,
+    part: str | None = None,
     n: int = 8,
     seed: int = 0,
     device: str = "auto",
@@ -73,7 +68,7 @@ def check(
         run: A run directory.
         data: Another data set than the run's own, a name or a path.
         other: Another data set, of the same shape and levels, for a round trip off the distribution.
-        part: The flow within the model that is measured, where there are two; by default the prior.
+        part: The flow within the model that is measured: prior, posterior or chart; by default the prior.
         n: Events of each kind.
         seed: Seed of the noise.
         device: auto, cpu, cuda, cuda:1, ...
@@ -119,10 +114,9 @@ def _measured(folder: Run, model: LatentModel, some: Events, asked: str | None) 
     if not found:
         name = folder.config()["model"]
         raise UsageError(f"check measures what is invertible; {folder} holds a {name}, which is not, and has no flow")
-    if asked is not None and asked not in found:
-        able = ", ".join(filter(None, found)) or "models within which a flow is a part"
-        raise UsageError(f"--part is for {able}; '{asked}' came for {folder}")
-    name = next(iter(found)) if asked is None else asked
+    if asked is not None and "" in found:
+        raise UsageError(f"--part is for models within which a flow is a part; {folder} is a flow")
+    name = next(iter(found)) if asked is None else choose("part", asked, found)
     return name, cast(Flow, found[name][0])
 
 

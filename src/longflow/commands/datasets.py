@@ -1,7 +1,10 @@
 """The data set of a run, or another that its model can take."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
+
+import numpy as np
 
 from longflow.data import Content, Contexts, Dataset
 from longflow.data import load as load_data
@@ -98,4 +101,8 @@ Table = TypeVar("Table", Content, Dataset)
 def arranged(run: Run, data: Table) -> Table:
     """Return data that `check_like` passed with the columns of a table in the order that the run was trained on."""
     order = order_of(run, data.columns)
-    return data if order is None else data.arranged(order)
+    if order is None:
+        return data
+    rows = {split: np.ascontiguousarray(x[:, order]) for split, x in data.splits.items()}
+    supports = data.supports and tuple(data.supports[k] for k in order)
+    return replace(data, splits=rows, columns=tuple((data.columns or ())[k] for k in order), supports=supports)

@@ -41,6 +41,12 @@ def check_same(run: Run, config: dict[str, Any]) -> None:
         raise UsageError(f"{run} holds a model that was not trained here: there is nothing to resume")
     for part in ("options", "recipe", "data", "objective", "embedding"):
         saved, config = {**saved, **(saved.get(part) or {})}, {**config, **(config[part] or {})}
+    unknown = config["options"].keys() - saved["options"].keys()
+    if saved["model"] == config["model"] and unknown:
+        raise UsageError(
+            f"{run} was begun by a longflow without the option {', '.join(sorted(unknown))} of {saved['model']}, whose"
+            " default may be another than what it did: begin anew"
+        )
     fixed = (
         "model",
         "context_columns",

@@ -67,12 +67,6 @@ class Content:
         left = tuple(table[k] for k in own)
         return replace(self, splits=rows, columns=left, contexts=Contexts(names, contexts, table))
 
-    def arranged(self, order: Sequence[int]) -> "Content":
-        """Return the table with its columns in another order, that of their places now."""
-        rows = {split: x[:, list(order)] for split, x in self.splits.items()}
-        supports = self.supports and tuple(self.supports[k] for k in order)
-        return replace(self, splits=rows, columns=tuple((self.columns or ())[k] for k in order), supports=supports)
-
     def declare(self, declarations: Sequence[str]) -> "Content":
         """Return a table whose columns have declared supports, COLUMN=SUPPORT each (see `Support`).
 

@@ -111,12 +111,6 @@ class Dataset:
         """
         return Events(self.split(name), None if self.contexts is None else self.contexts.splits[name])
 
-    def arranged(self, order: Sequence[int]) -> "Dataset":
-        """Return the table with its columns in another order, that of their places now."""
-        rows = {split: x[:, list(order)] for split, x in self.splits.items()}
-        supports = self.supports and tuple(self.supports[k] for k in order)
-        return replace(self, splits=rows, columns=tuple((self.columns or ())[k] for k in order), supports=supports)
-
     def declare(self, declarations: Sequence[str]) -> "Dataset":
         """Return a table whose columns have declared supports, COLUMN=SUPPORT each (see `Support`).
 

@@ -49,8 +49,8 @@ class InfoMax(Representation):
 
     Whichever way features are had, either term bounds what a code says of x, as they are functions of x. Where they are
     `fixed`, the discriminators take them as they are, and the trunk learns by the code alone. Where they are `learned`
-    (as published), it learns by what the discriminators make of them, too: bounds are about as high, and far fewer
-    classes could be read from its codes.
+    (as published), it learns by what the discriminators make of them, too: bounds are about as high, and fewer classes
+    could be read from its codes.
     """
 
     def __init__(
