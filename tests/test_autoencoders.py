@@ -590,7 +590,9 @@ def test_samples_are_means_unless_noise_is_asked_for(runs):
 
 def test_commands_refuse_what_an_autoencoder_cannot(runs, capsys):
     assert "what is invertible" in refused(capsys, "check", runs / "normal")
-    assert "unknown part 'posterior' (known: prior)" in refused(capsys, "check", runs / "flow", "--part", "posterior")
+    assert "unknown part 'posterior'; did you mean 'prior'?" in refused(
+        capsys, "check", runs / "flow", "--part", "posterior"
+    )
     for name, kind in (("binary", "bernoulli"), ("grey", "grey")):
         assert f"a likelihood of levels ({kind})" in refused(capsys, "inpaint", runs / name)
     assert "pictures" in refused(capsys, "inpaint", runs / "moons")
