@@ -48,11 +48,11 @@ def located(point: Tensor, sizes: Tensor, axis: int, bound: float) -> tuple[Tens
     `sizes`, (2, K, B, D, ...), are those of all bins along both axes, from -B on; B and space may be ones. The
     corner and the size are (2, B, D, ...), the number is (1, B, D, ...).
     """
-    first = torch.full_like(sizes[:, :1], -bound)
-    knots = torch.cat((first, sizes[:, :-1]), 1).cumsum(1)
-    index = (point >= knots[axis, 1:]).sum(0, keepdim=True)
+    ends = sizes.cumsum(1)
+    index = (point + bound >= ends[axis, :-1]).sum(0, keepdim=True)
     pair, all_bins = index.expand(2, 1, *point.shape), (2, sizes.shape[1], *point.shape)
-    return knots.expand(all_bins).gather(1, pair)[:, 0], sizes.expand(all_bins).gather(1, pair)[:, 0], index
+    end, size = (wide.expand(all_bins).gather(1, pair)[:, 0] for wide in (ends, sizes))
+    return end - size - bound, size, index
 
 
 def at_ends(values: Tensor, index: Tensor) -> Tensor:
@@ -67,19 +67,9 @@ def bins_at(point: Tensor, shares: Tensor, slopes: Tensor, axis: int, grid: Grid
     `slopes` is (K + 1, B, D, ...); both may have ones for B and space. The bins are (6, B, D, ...), their numbers,
     which come second, (1, B, D, ...). Each bin has its left end, not its right one.
     """
-    # Scale and floor enter last, where tensors are no longer wide: to make a wide one costs more than its arithmetic.
-    least, bound, scale = 2 * grid.bound * grid.floor, grid.bound, grid.scale
-    sizes = grid.mixed(shares)
-    ends = sizes.cumsum(1)
-    floors = torch.linspace(
-        least - bound, (grid.bins - 1) * least - bound, grid.bins - 1, dtype=point.dtype, device=point.device
-    )
-    knots = torch.add(floors.reshape(-1, *[1] * point.dim()), ends[axis, :-1], alpha=scale)
-    index = (point >= knots).sum(0, keepdim=True)
-    pair, all_bins = index.expand(2, 1, *point.shape), (2, grid.bins, *point.shape)
-    end, size = (wide.expand(all_bins).gather(1, pair)[:, 0] for wide in (ends, sizes))
-    corner = torch.add(index.to(point) * least - bound, end - size, alpha=scale)
-    return torch.cat((corner, size * scale + least, at_ends(slopes, index))), index
+    sizes = grid.mixed(shares) * grid.scale + 2 * grid.bound * grid.floor
+    corner, size, index = located(point, sizes, axis, grid.bound)
+    return torch.cat((corner, size, at_ends(slopes, index))), index
 
 
 def gradient(grad: Tensor, index: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -89,9 +89,11 @@ def curve(x: Tensor, bins: Tensor, least: float) -> tuple[Tensor, Tensor]:
     """Return z and log dz/dx at x in the bins that `bins_at` found; slopes are at least `least`."""
     left, bottom, w, h = bins[:4].unbind()
     a, b = slopes_at(bins[4:], least).unbind()
-    s = h / w
-    value, log_slope = _within((x - left) / w, s, a, b)
-    return torch.addcmul(bottom, h, value), log_slope
+    t, s = (x - left) / w, h / w
+    bend = a + b - 2 * s
+    below = s + bend * t * (1 - t)
+    value = t * (a + (s - a) * t) / below
+    return torch.addcmul(bottom, h, value), _log_slope(t, s, a, bend, below)
 
 
 def curve_back(z: Tensor, bins: Tensor, least: float) -> tuple[Tensor, Tensor]:
@@ -99,20 +101,17 @@ def curve_back(z: Tensor, bins: Tensor, least: float) -> tuple[Tensor, Tensor]:
     left, bottom, w, h = bins[:4].unbind()
     a, b = slopes_at(bins[4:], least).unbind()
     s = h / w
-    rise = (z - bottom) / h
-    bent = rise * (a + b - 2 * s)
-    half = a - bent
+    rise, bend = (z - bottom) / h, a + b - 2 * s
+    half = a - rise * bend
     discriminant = (half * half + 4 * s * rise * (s - half)).clamp(min=torch.finfo(z.dtype).tiny)
-    position = (2 * s * rise / (half + discriminant.sqrt())).clamp(0, 1)
-    return torch.addcmul(left, w, position), -_within(position, s, a, b)[1]
+    t = (2 * s * rise / (half + discriminant.sqrt())).clamp(0, 1)
+    return torch.addcmul(left, w, t), -_log_slope(t, s, a, bend, s + bend * t * (1 - t))
 
 
-def _within(t: Tensor, s: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the share of the height, and the log-slope, at the share t of the width."""
-    bend, rise = a + b - 2 * s, s - a
-    below = s + bend * t * (1 - t)
+def _log_slope(t: Tensor, s: Tensor, a: Tensor, bend: Tensor, below: Tensor) -> Tensor:
+    """Return log dz/dx at the share t of a bin's width, with bend = a + b - 2s and the denominator `below`."""
     ratio = s / below
-    return t * (a + rise * t) / below, ((a + t * (2 * rise + bend * t)) * ratio * ratio).log()
+    return ((a + t * (2 * (s - a) + bend * t)) * ratio * ratio).log()
 
 
 class _Ahead(torch.autograd.Function):
