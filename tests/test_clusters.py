@@ -261,3 +261,16 @@ def test_bad_requests_are_told(blobs, tmp_path):
     other = train_run("vae", settings, Recipe(), {"latent": 2, "width": 4})
     with pytest.raises(UsageError, match="no model of clusters"):
         cluster(str(other.path))
+
+
+@pytest.mark.parametrize("preset", ["essay", "mnist", "digits"])
+def test_weights_start_by_glorot(preset):
+    """Uniform of ±√(6 / (fan in + fan out)): torch's default, for layers as these, is smaller or larger."""
+    model = longflow.build("clustervae", (1, 28, 28), preset=preset)
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    assert len(layers) > 4
+    for layer in layers:
+        ahead, back = layer.weight.shape[:2]
+        bound = math.sqrt(6 / ((ahead + back) * layer.weight[0, 0].numel()))
+        assert 0.9 * bound < layer.weight.abs().max().item() <= bound
+        assert not layer.bias.any()
