@@ -267,7 +267,7 @@ def test_gradients_in_closed_form_are_those_of_autograd(tails):
 @pytest.mark.parametrize("output", [0, 1])
 def test_gradients_of_one_output_of_a_row_are_those_of_autograd(bins, output):
     """Through `curve` itself, of one row of parameters, over a batch."""
-    spline = RationalQuadratic(bins, bound=B, tails="bounded", slope=0.1)
+    spline = RationalQuadratic(bins, bound=B, slope=0.1)
     x = (2 * torch.rand(6, 2, dtype=torch.float64) - 1) * B
     theta = torch.randn(1, 2 * spline.parameters_per_feature, dtype=torch.float64)
 
