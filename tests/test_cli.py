@@ -285,7 +285,7 @@ def test_score_writes_a_row_for_each_row(runs, capsys):
 
 def test_columns_are_found_by_their_names(runs, capsys, tmp_path):
     table = reordered(runs, tmp_path)
-    assert table.read_text().startswith("weight,height,age")
+    assert table.read_text().startswith("age,height,weight")
     own, other = (answer(capsys, "evaluate", runs / "table", "--data", data) for data in (runs / "table.csv", table))
     assert own["nats"] == other["nats"]
     assert own["data_sha256"] == other["data_sha256"]
@@ -470,7 +470,7 @@ def by_hand(tmp_path):
 
 def reordered(runs, tmp_path):
     lines = [line.split(",") for line in (runs / "table.csv").read_text().splitlines()]
-    (tmp_path / "r.csv").write_text("\n".join(",".join([b, a, c]) for a, b, c in lines))
+    (tmp_path / "r.csv").write_text("\n".join(",".join([c, a, b]) for a, b, c in lines))
     return tmp_path / "r.csv"
 
 

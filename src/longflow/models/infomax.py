@@ -33,7 +33,8 @@ def infomax(
     """Codes, without labels and without a decoder, by which a discriminator can tell their own x from another.
 
     One discriminator sees all features of x and the code, another the features at one position and the code; of vectors
-    there is the first only, of x itself. It has no density.
+    there is the first only, of x itself. It has no density. By default it departs from the paper in one thing:
+    discriminators do not teach the features that they see (`features`).
 
     Args:
         shape: Shape of an event, (D,) or (C, H, W), of at least two numbers.
