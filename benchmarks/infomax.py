@@ -1,9 +1,11 @@
 """What labels can be read from Deep InfoMax's codes, beside pixels and an untrained encoder, and by each of its terms.
 
     LONGFLOW_DATA=... python benchmarks/infomax.py --out benchmarks/results/latent/infomax.jsonl
+    LONGFLOW_DATA=... python benchmarks/infomax.py --prices [--data fashion-mnist] --out .../infomax-prices.jsonl
 
-Trains on 6,000 MNIST digits without labels and probes 2,000 test digits: a line for each way and seed, on
-one thread. Linear probes see 1,000 labels, neighbours those of all 6,000.
+Trains on 6,000 pictures without labels and probes 2,000 test pictures: a line for each way and seed, on
+one thread. Linear probes see 1,000 labels, neighbours those of all 6,000. `--prices` goes through weights of KL
+instead, and probes 2,000 validation pictures, so that none is chosen by test pictures.
 """
 
 import argparse
@@ -38,6 +40,11 @@ WAYS = {
     "local, 5 epochs": (MutualInformation(alpha=0.0), "fixed", 5),
 }
 """Objective, what discriminators do to features, epochs."""
+PRICES = {
+    f"{features}, gamma {gamma}": (MutualInformation(gamma=gamma), features, 15)
+    for features, gammas in {"fixed": (1e-2, 3e-3, 1e-3, 3e-4), "learned": (1e-2, 1e-3)}.items()
+    for gamma in gammas
+}
 
 
 def fresh(shape, seed, features):
@@ -62,17 +69,20 @@ def rounded(one):
     return {name: round(value, 5) for name, value in dataclasses.asdict(one).items()}
 
 
-def lines(chosen):
-    dataset = load_data("mnist")
+def lines(given):
+    dataset, ways = load_data(given.data), PRICES if given.prices else WAYS
+    ways = {name: ways[name] for name in given.ways or ways}
+    probed = "validation" if given.prices else "test"
     few = np.random.default_rng(0).permutation(len(dataset.split("train")))[:ROWS]
     x, y = dataset.split("train")[few], dataset.labels["train"][few]
-    test, labels = dataset.split("test")[:TEST], dataset.labels["test"][:TEST]
-    facts = {"data_sha256": dataset.sha256, "commit": commit_that_runs()}
+    test, labels = dataset.split(probed)[:TEST], dataset.labels[probed][:TEST]
+    facts = {"data": given.data, "probed": probed, "data_sha256": dataset.sha256, "commit": commit_that_runs()}
     flat = [Labelled(rows.reshape(len(rows), -1), own) for rows, own in ((x, y), (test, labels))]
-    if not chosen:
+    if not given.ways:
         yield {"way": "pixels", "seed": 0, **rounded(probe(*flat)), **facts}
-    for name, (objective, features, epochs) in {"untrained": (None, "fixed", 0), **WAYS}.items():
-        for seed in SEEDS if not chosen or name in chosen else ():
+    untrained = {} if given.ways else {"untrained": (None, "fixed", 0)}
+    for name, (objective, features, epochs) in {**untrained, **ways}.items():
+        for seed in SEEDS:
             model, start = fresh(x.shape[1:], seed, features), time.process_time()
             if objective is not None:
                 trained(model, x, objective, seed, epochs)
@@ -95,13 +105,15 @@ def lines(chosen):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prices", action="store_true")
+    parser.add_argument("--data", default="mnist")
     parser.add_argument("--ways", nargs="*")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     prepare("cpu", 1)
     with given.out.open("a") as out:
-        for line in lines(given.ways):
+        for line in lines(given):
             print(json.dumps(line), file=out, flush=True)
             told = ("way", "seed", "linear", "cosine", "euclidean", "js_bound_global", "js_bound_local", "kl", "cpu_s")
             print(*(line.get(key) for key in told), flush=True)
