@@ -5,6 +5,7 @@
 Trains each of VARIANTS for as many steps on digits of 2 levels, one seed and one thread, and writes a line for each to
 OUT/codes.jsonl: the bound on test rows and its two parts, from four draws, and an importance-weighted one; what the
 codes hold of an event (mutual information and active units, over the training rows: of few rows, log N would be near);
+over these, too, what deviations that differ from event to event add to KL, ½ Σ_j (log E σ_j² - E log σ_j²);
 and the share of test rows whose class most of the five nearest training rows have, by the means of their codes. The
 weights are the average of the end. Beside them stands the same share on pixels.
 """
@@ -111,11 +112,17 @@ def measured(model, dataset):
         "log_n": codes.ceiling,
         "gap": codes.gap,
         "active": codes.active,
+        "uneven_scales": uneven(log_scale),
         "neighbours": neighbour_accuracy(
             Labelled(mu.numpy(), labels["train"]), Labelled(test_mu.numpy(), labels["test"])
         ),
         "neighbours_of_pixels": neighbour_accuracy(*pixels),
     }
+
+
+def uneven(log_scale):
+    variance = (2 * log_scale).exp()
+    return 0.5 * float((variance.mean(0).log() - 2 * log_scale.mean(0)).sum())
 
 
 if __name__ == "__main__":
