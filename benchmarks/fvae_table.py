@@ -34,6 +34,8 @@ RUNS = {
         "glow-additive": ("glow", {"depth": 8, "width": 64, "coupling": "additive"}),
         "vae": ("vae", {"network": "conv", "width": 9, "latent": 32}),
         "fvae": ("fvae", {"halvings": 2, "layers": 2, "maps": 32, "depth": 6, "width": 64}),
+        "glow-half": ("glow", {"depth": 8, "width": 40, "coupling": "additive"}),
+        "fvae-half": ("fvae", {"halvings": 2, "layers": 2, "maps": 20, "depth": 6, "width": 32}),
     },
     COLOUR: {
         "glow-additive": ("glow", {"depth": 8, "width": 64, "coupling": "additive"}),
