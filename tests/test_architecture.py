@@ -7,7 +7,7 @@ import longflow
 
 ROOT = Path(longflow.__file__).parent
 FLOORS = {
-    "errors": -1, "values": -1, "units": 0, "adaptive": 0, "constraints": 0, "volume": 0, "seeds": 0,
+    "errors": -1, "values": -1, "units": 0, "adaptive": 0, "constraints": 0, "volume": 0, "seeds": 0, "files": 0,
     "nets": 1, "objectives": 1, "training": 1, "data": 1, "runs": 1, "figures": 1, "report": 1, "baselines": 1,
     "words": 1, "quality": 1,
     "bijections": 2, "distributions": 3, "anomaly": 4, "families": 4, "models": 5, "commands": 6, "inference": 6,

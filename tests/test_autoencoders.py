@@ -21,7 +21,7 @@ from longflow.cli import main
 from longflow.commands.inpaint import ascend, hide
 from longflow.commands.interpolate import between
 from longflow.commands.neighbours import nearest
-from longflow.commands.watch import floors, warnings_of
+from longflow.commands.watch import at_floor, warnings_of
 from longflow.distributions import (
     Bernoulli,
     Categorical,
@@ -342,9 +342,29 @@ def test_levels_likelihoods_against_torch():
     logits = context.reshape(4, 4, 3).movedim(1, -1)
     close(Categorical((3,), 4).log_prob(x, context), TorchCategorical(logits=logits).log_prob(x).sum(1))
     close(Categorical((3,), 4).mean(context), (logits.softmax(-1) * torch.arange(4)).sum(-1))
+    for likelihood in (Categorical((3,), 4), LogisticMixture((3,), 4, 1)):
+        with pytest.raises(UsageError, match="whole numbers 0 to 3"):
+            likelihood.log_prob(
+                x + 0.5 * (x < 1), context[:, :9] if likelihood.parameters_per_feature == 3 else context
+            )
     y, logits = (x > 1).double(), context[:, :3]
     expected = torch.distributions.Bernoulli(logits=logits).log_prob(y).sum(1)
     close(Bernoulli((3,)).log_prob(y, logits), expected)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2, 1)])
+def test_the_mean_of_a_logistic_mixture_is_that_of_its_draws(shape):
+    """Components apart in the first channel and strongly coupled to the next: a mean of means would not do."""
+    mixture = LogisticMixture(shape, 256, 2).double()
+    parameters = torch.zeros(mixture.parameters_per_feature // 2, 2, *shape, dtype=torch.float64)
+    parameters[1, 0, 0], parameters[1, 1, 0] = -0.5, 0.5
+    parameters[2] = -5.0
+    if mixture.coupled:
+        parameters[3, 0], parameters[3, 1] = 1.5, -1.5
+    context = parameters.reshape(1, -1, *shape[1:])
+    draws = mixture.sample(20_000, context.expand(20_000, *context.shape[1:]))
+    errors = draws.std(0) / 20_000**0.5
+    assert ((draws.mean(0) - mixture.mean(context)[0]).abs() < SIGMAS * errors + 0.01).all()
 
 
 def test_a_normal_mixture_against_torch():
@@ -729,15 +749,38 @@ def test_a_collapsed_posterior_is_warned_of_once(tmp_path, capsys):
 
 def test_a_deviation_at_its_floor_is_told():
     model = toy()
-    assert not floors(model)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    assert at_floor(model, x.numpy()) == 0
     with torch.no_grad():
         model.observation.inner.s.fill_(-10.0)
-    assert floors(model)
-    assert any("floor" in told for told in warnings_of(model, {"kl": 1.0}))
+    assert at_floor(model, x.numpy()) == 1
+    assert any("a learned deviation is at its floor" in told for told in warnings_of({"kl": 1.0}, 1.0))
+    assert warnings_of({"kl": 1.0}, 0.009) == []
     close(model.observation.inner.log_scale.exp(), torch.tensor(0.1, dtype=torch.float64), 1e-4)
     model.observation.inner.s.requires_grad_()
     model.log_prob(torch.randn(4, 3, dtype=torch.float64)).sum().backward()
     assert model.observation.inner.s.grad.abs() > 0
+
+
+def test_deviations_of_their_own_are_counted_at_their_floor():
+    model = longflow.build("vae", shape=(4,), likelihood="normal-varying", floor=0.1).double().eval()
+    x = torch.randn(50, 4, dtype=torch.float64)
+    assert at_floor(model, x.numpy()) == 0
+    last = [layer for layer in model.observation.network.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([0.0] * 4 + [-9.0, 0.0, -9.0, -9.0]))
+    assert at_floor(model, x.numpy()) == 0.75
+    assert "75% of deviations are at their floor" in warnings_of({}, 0.75)[0]
+
+
+def test_deviations_at_their_floor_are_warned_of_once_and_told(tmp_path, capsys):
+    given = ["--likelihood", "normal-varying", "--floor", "0.3", "--lr", "0.01", "--steps", "150"]
+    assert main(["train", "vae", *QUICK[2:], *given, "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().err.count("deviations are at their floor") == 1
+    assert 0.01 < json.loads((tmp_path / "run" / "report.json").read_text())["at_floor"] < 1
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert "deviations are at their floor" in capsys.readouterr().out
 
 
 # Seen from within

@@ -134,6 +134,11 @@ def test_one_row_is_no_batch(tmp_path):
     settings = Settings(data="digits", out=str(tmp_path / "r"), steps=2, device="cpu", threads=1)
     with pytest.raises(UsageError, match="at least 2 rows"):
         train_run("bnvae", settings, Recipe(batch=1), {"latent": 2, "width": 4})
+    for normalised in ("mean", "both"):
+        model = longflow.build("bnvae", (4,), normalised=normalised)
+        with pytest.raises(UsageError, match="at least 2 rows; 1 came"):
+            model.train().log_prob(torch.rand(1, 4))
+        assert model.eval().log_prob(torch.rand(1, 4)).shape == (1,)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ import longflow
 import longflow.data
 import longflow.models
 from longflow.bijections import Chain, Coupling, Learned, Scale, Shift
-from longflow.cli import COMMANDS, fields_of, main
+from longflow.cli import COMMANDS, _condensed, fields_of, main
 from longflow.commands.configure import Settings
 from longflow.commands.evaluate import evaluate
 from longflow.distributions import Flow, StandardNormal
@@ -505,6 +505,23 @@ def test_a_flag_that_comes_twice_would_be_seen():
     assert {flag for flag in flags if flags.count(flag) > 1} == {"clip", "beta"}
 
 
+def test_a_complaint_is_one_line_in_any_terminal():
+    """tyro draws its box with other characters where a terminal has none but those of ASCII."""
+    box = ["+- Invalid choice ---+", "| invalid choice 'lime' for argument '--path'. Expected one of ('line',     |"]
+    box += [
+        "| 'arc') |",
+        "| .      |",
+        "| ------------------ |",
+        "| For full helptext, run longflow interpolate --help |",
+        "+----+",
+    ]
+    said = _condensed("\n".join(box), "interpolate")
+    assert said == (
+        "invalid choice 'lime' for argument '--path'. Expected one of ('line', 'arc'); did you mean 'line'?"
+        " (see longflow interpolate --help)"
+    )
+
+
 BAD = {
     "no command": (lambda r, t: ["trian"], "did you mean 'train'"),
     "unknown model": (lambda r, t: ["train", "nise"], "did you mean 'nice'"),
@@ -535,8 +552,20 @@ BAD = {
     "too many": (lambda r, t: ["sample", r / "digits", "-n", "1000000000000"], "at most"),
     "several in a table": (lambda r, t: ["sample", r / "table", "--temperature", "1", "2"], "one temperature"),
     "table exists": (lambda r, t: ["sample", r / "table", "--out", r / "table.csv"], "already exists"),
-    "seed": (lambda r, t: ["train", "nice", "--seed", "-1", "--out", t / "x"], "--seed"),
-    "seed of draws": (lambda r, t: ["interpolate", r / "digits", "--seed", "-1"], "--seed"),
+    "seed": (lambda r, t: ["train", "nice", "--seed", "-1", "--out", t / "x"], "a seed of 0 to"),
+    "seed of draws": (lambda r, t: ["interpolate", r / "digits", "--seed", "-1"], "a seed of 0 to"),
+    "seed of noise": (lambda r, t: ["evaluate", r / "digits", "--seed", "-1"], "a seed of 0 to"),
+    "seed of samples": (lambda r, t: ["quality", r / "digits", "-n", "100", "--seed", "-1"], "a seed of 0 to"),
+    "patience": (lambda r, t: ["train", "nice", "--patience", "-3", "--out", t / "x"], "--patience >= 0; -3"),
+    "weight of no classes": (
+        lambda r, t: ["train", "nice", "--label-weight", "7", "--out", t / "x"],
+        "--label-weight is for models of classes",
+    ),
+    "weight of another objective": (
+        lambda r, t: ["train", "cvae", "--label-weight", "7", "--out", t / "x"],
+        "trained by its own objective",
+    ),
+    "choice": (lambda r, t: ["interpolate", r / "digits", "--path", "lime"], "did you mean 'line'?"),
     "huge seed": (lambda r, t: ["evaluate", r / "digits", "--seed", str(2**70)], "seed"),
     "no events": (lambda r, t: ["reconstruct", r / "digits", "-n", "0"], "-n >= 1"),
     "meta device": (lambda r, t: ["evaluate", r / "digits", "--device", "meta"], "device 'meta'"),
@@ -599,7 +628,7 @@ def test_a_full_disk_is_told_and_keeps_what_was_there(runs, tmp_path, monkeypatc
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("longflow.runs.os.fsync", full)
+    monkeypatch.setattr("longflow.files.os.fsync", full)
     assert main([*resume(str(copy)), "--steps", "90"]) == 2
     _, err = said(capsys)
     assert "No space left" in err.splitlines()[-1]

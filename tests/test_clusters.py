@@ -214,6 +214,8 @@ def test_without_labels_there_is_no_agreement(blobs, tmp_path):
     assert result["n"] == 20
     assert "agreement" not in result
     assert "purity" not in cluster_words(result)
+    result |= {"n": 1, "clusters": 3, "occupancy": {"used": 2, "shares": [0.0, 0.25, 0.75]}}
+    assert "1 test event of bare.npz: 2 of 3 clusters used, of 25.0% to 75.0% of the events" in cluster_words(result)
     with pytest.raises(UsageError, match="already exists"):
         cluster(str(run.path), out=str(tmp_path / "found.csv"))
 

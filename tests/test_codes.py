@@ -243,6 +243,9 @@ def test_probes_stand_beside_their_baselines():
     assert baseline.linear < rows.linear < 1
     assert (rows.labels, rows.k) == (200, 5)
     assert rows == probe(train, test, 200)
+    assert probe(train, test).labels == 1000
+    few = Labelled(train.rows[:150], train.labels[:150])
+    assert probe(few, test).labels == 150
     assert rows.linear < probe(train, test, 0).linear
     assert rows.stderr == pytest.approx(0.5 / math.sqrt(397))
     with pytest.raises(UsageError, match="at most 1400 labels"):

@@ -18,8 +18,8 @@ import longflow
 from longflow import figures
 from longflow.adaptive import adapt, has_statistics
 from longflow.cli import main
+from longflow.commands.neighbours import nearest
 from longflow.commands.represent import terms_of
-from longflow.commands.represented import nearest
 from longflow.distributions import Dequantised
 from longflow.errors import UsageError
 from longflow.families import VIB, Bottleneck, InfoMax, InformationBottleneck, Multiplier, MutualInformation
@@ -451,10 +451,29 @@ def test_terms_are_means_over_all_rows_however_they_are_cut():
         terms_of(infomax, rows[:1], None, 0)
 
 
+def test_negatives_are_drawn_from_all_rows_whatever_their_order():
+    """Of rows sorted by class the next row is no stranger: a half of all pairs are of two classes, here."""
+
+    class Strangers(InfoMax):
+        def terms(self, x, context=None):
+            return {"global": (x != others(x)).to(x).mean(1)}
+
+    model = small("infomax", (4,)).float()
+    model.__class__ = Strangers
+    rows = np.repeat(np.array([0.0, 1.0], np.float32), 300)[:, None] * np.ones((1, 4), np.float32)
+    shares = [terms_of(model, rows, None, seed)["global"] for seed in (0, 0, 1, 2, 3)]
+    assert shares[0] == shares[1]
+    assert len(set(shares)) > 1
+    assert shares == pytest.approx([0.5] * 5, abs=SIGMAS * 0.5 / 600**0.5)
+
+
 def test_nearest_codes_are_those_of_least_angle():
     codes, among = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.1, 1.0], [9.0, 1.0], [0.1, 0.0]])
-    assert nearest(codes, among, 2).tolist() == [[2, 1], [0, 1]]
-    assert nearest(codes, among, 9).shape == (2, 3)
+    which, distances = nearest(codes, among, 2, "cosine")
+    assert which.tolist() == [[2, 1], [0, 1]]
+    close(
+        torch.from_numpy(distances), torch.tensor([[0.0, 1 - 9 / 82**0.5], [1 - 1 / 1.01**0.5, 1 - 1 / 82**0.5]]), 1e-6
+    )
 
 
 def test_confusions_are_coloured_by_shares_of_a_row():

@@ -426,12 +426,33 @@ def test_the_weights_are_kept_that_were_best_and_staleness_ends_it(values, patie
         return train(state, MaximumLikelihood(), batches, recipe, 20, batches.steps_per_epoch)
 
     state, held = fresh(recipe), Held()
-    keep_best(held, state, run(), measure, (rows().float(), None), interval=3, steps=20, patience=patience)
+    keep_best(held, state, run(), measure, (rows().float(), None), interval=3, steps=20, patience=patience, seed=0)
     assert held.validation == pytest.approx(values[: len(held.steps)], nan_ok=True)
     assert (held.best_step, held.steps[-1], list(seen)) == (best, last, held.steps)
     assert same(bits_of(state.model), seen[best])
     assert not any(same(seen[best], seen[step]) for step in seen if step != best)
     assert len(held.training) == len(held.steps)
     state, start = fresh(recipe), bits_of(fresh(recipe).model)
-    keep_best(Held(), state, iter(()), measure, (rows().float(), None), interval=3, steps=20, patience=1)
+    keep_best(Held(), state, iter(()), measure, (rows().float(), None), interval=3, steps=20, patience=1, seed=0)
     assert same(bits_of(state.model), start)
+
+
+def test_validations_draw_alike_and_leave_training_alone():
+    recipe, drawn = Recipe(batch=10, warmup=0), []
+    batches = Batches(rows(), None, recipe.batch, seed=3)
+
+    def measure(model):
+        drawn.append(torch.rand(()).item())
+        return 0.0
+
+    def weights(interval):
+        torch.manual_seed(5)
+        state = fresh(recipe)
+        loop = train(state, NoisyLikelihood(0.0, 1.0), batches, recipe, 6, batches.steps_per_epoch)
+        some = (rows().float(), None)
+        keep_best(Held(), state, loop, measure, some, interval=interval, steps=6, patience=0, seed=7)
+        return bits_of(state.best_weights)
+
+    assert same(weights(2), weights(6))
+    assert len(drawn) == 4
+    assert len(set(drawn)) == 1

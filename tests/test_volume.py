@@ -57,9 +57,10 @@ def test_two_vectors_of_space_span_their_parallelogram():
     close(volume(b), area, 1e-12)
 
 
-def test_float32_keeps_small_singular_values_that_the_gram_matrix_loses():
+@pytest.mark.parametrize("entries", [3, 8, 784])
+def test_float32_keeps_small_singular_values_that_the_gram_matrix_loses(entries):
     """Singular values 1, 1e-3, 1e-5: log-volume -18.42. Their squares are beyond float32's seven digits."""
-    left, right = (torch.linalg.qr(torch.randn(200, n, 3, dtype=torch.float64)).Q for n in (8, 3))
+    left, right = (torch.linalg.qr(torch.randn(200, n, 3, dtype=torch.float64)).Q for n in (entries, 3))
     b = (left * torch.tensor([1.0, 1e-3, 1e-5], dtype=torch.float64)) @ right.mT
     wanted = torch.full((200,), math.log(1e-8), dtype=torch.float64)
     close(log_volume(b), wanted, 1e-8)
@@ -80,6 +81,13 @@ def test_dependent_columns_span_nothing(dtype, wide):
     assert bool((found[:-1] == -math.inf).all())
     assert bool((volume(b)[:-1] == 0).all())
     close(found[-1].double(), gram(whole)[0], 1e-5)
+
+
+@pytest.mark.parametrize(("entries", "columns"), [(3, 2), (64, 16), (784, 3), (784, 64), (3072, 8)])
+def test_a_repeated_column_spans_nothing_however_long_it_is(entries, columns):
+    b = torch.randn(20, entries, columns)
+    assert bool((log_volume(torch.cat((b[..., 1:], b[..., 1:2]), 2)) == -math.inf).all())
+    assert bool(log_volume(b).isfinite().all())
 
 
 def test_short_columns_are_not_dependent_ones():

@@ -38,9 +38,10 @@ from longflow.commands.score import score
 from longflow.commands.sizes import sizes
 from longflow.commands.train import Interrupted, train_run
 from longflow.commands.traverse import traverse
-from longflow.errors import IntegrationError, InversionError, TrainingDivergedError, UsageError, choose
+from longflow.errors import IntegrationError, InversionError, TrainingDivergedError, UsageError, choose, nearest
+from longflow.files import finite
 from longflow.models import CATALOGUE, Model
-from longflow.runs import Run, finite
+from longflow.runs import Run
 from longflow.training import Recipe
 from longflow.words import (
     Result,
@@ -232,11 +233,16 @@ def parse(fields: Sequence[Field], given: Sequence[str], name: str, about: str) 
 
 
 def _condensed(complaint: str, name: str) -> str:
-    """Turn tyro's box into one line: what is wrong, and the flag that may have been meant."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in complaint.splitlines()[1:]]
-    wrong = " ".join(lines[: next((i for i, line in enumerate(lines) if not line), len(lines))])
-    meant = re.search(r"Perhaps you meant:\s+(?:│\s*)*(-[\w-]+)", " ".join(lines))
-    return f"{wrong or complaint}{f'; did you mean {meant[1]}?' if meant else ''} (see longflow {name} --help)"
+    """Turn tyro's box, which is drawn with +-| in a terminal of ASCII, into one line: what is wrong, what was meant."""
+    lines = [line.strip("│|╭╮╰╯─ ") for line in complaint.splitlines()[1:]]
+    ruled = (i for i, line in enumerate(lines) if not line.strip("+-"))
+    wrong = " ".join(lines[: next(ruled, len(lines))]).rstrip(". ")
+    meant = re.search(r"Perhaps you meant:\s+(-[\w-]+)", " ".join(lines))
+    told = f"; did you mean {meant[1]}?" if meant else ""
+    choice = re.search(r"invalid choice '(.*?)' for .* one of \((.*)\)", wrong)
+    if choice:
+        told = nearest(choice[1], re.findall(r"'(.*?)'", choice[2]))
+    return f"{wrong or complaint}{told} (see longflow {name} --help)"
 
 
 def _show(result: Result, words: Callable[[Result], str], *, as_json: bool) -> None:

@@ -13,12 +13,10 @@ Nothing is unpickled: weights are safetensors, the checkpoint is read with `weig
 
 import io
 import json
-import math
 import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from longflow.errors import UsageError
+from longflow.files import finite, write_bytes, write_json, write_text
 
 
 class Run:
@@ -83,7 +82,7 @@ class Run:
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Write model.safetensors."""
         contiguous = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        _atomically(self.weights_file, lambda f: f.write(save(contiguous)))
+        write_bytes(self.weights_file, save(contiguous))
 
     def checkpoint(self) -> dict[str, Any]:
         """Read the last checkpoint."""
@@ -95,10 +94,9 @@ class Run:
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write the last checkpoint; the one before stays until this one is whole."""
-        self.checkpoint_file.parent.mkdir(exist_ok=True)
         content = io.BytesIO()
         torch.save(dict(state), content)  # not to the file itself: on a full disk torch raises no OSError
-        _atomically(self.checkpoint_file, lambda f: f.write(content.getbuffer()))
+        write_bytes(self.checkpoint_file, content.getbuffer())
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read the lines of metrics.jsonl; a line cut short by a crash is left out."""
@@ -115,47 +113,6 @@ class Run:
         """Drop the lines after `step`, which a resumed run will write again."""
         kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
         write_text(self.metrics_file, "".join(kept))
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically; numbers that are not finite become null."""
-    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
-
-
-def finite(value: Any) -> Any:
-    """Return value with every number that is not finite, at any depth, as None: JSON has no word for them."""
-    if isinstance(value, Mapping):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically, in a folder that is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _atomically(path, lambda f: f.write(content))
-
-
-def _atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as f:
-            write(f)
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,11 +9,17 @@ import torch
 from longflow.errors import UsageError
 
 
+def check_seed(seed: int) -> int:
+    """Return a seed that all generators take; raise UsageError for another."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"expected a seed of 0 to 2^63 - 1; {seed} came")
+    return seed
+
+
 @contextmanager
 def fixed_draws(seed: int) -> Iterator[None]:
     """Start torch's generators at `seed`; put them back afterwards."""
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"expected a seed of 0 to 2^63 - 1; {seed} came")
+    check_seed(seed)
     used = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=used):
         torch.manual_seed(seed)

@@ -32,6 +32,11 @@ def standard_error(values: np.ndarray) -> float | None:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
+def counted(n: int, thing: str, things: str | None = None) -> str:
+    """Return a number of things in words: "1 event", "1,000 events"; `things` where the plural is no s."""
+    return f"{n:,} {thing if n == 1 else things or thing + 's'}"
+
+
 def with_error(value: float, error: float | None, form: str) -> str:
     """Return a value and its standard error in words, each in the form given; the value alone where there is none."""
     return f"{value:{form}}" if error is None else f"{value:{form}} ± {error:{form}}"

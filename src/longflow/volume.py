@@ -1,7 +1,12 @@
 """The determinant of a matrix that is not square: the volume that its columns span."""
 
+import math
+
 import torch
 from torch import Tensor
+
+ROUNDINGS = 16
+"""What Householder's QR leaves of a dependent column is up to a few ε of its length, somewhat more of many columns."""
 
 
 def log_volume(matrix: Tensor) -> Tensor:
@@ -12,8 +17,9 @@ def log_volume(matrix: Tensor) -> Tensor:
     the digits; this is Σ log|r_ii| of B = QR instead. The gradient is that of the pseudo-inverse, (B⁺)ᵀ, and can be
     differentiated again.
 
-    Where a column is, up to its own rounding, a combination of those before it, the volume is 0, its logarithm is -inf,
-    and what autograd returns there is arbitrary. The length of a column is no reason to call it dependent.
+    Where a column is, up to its own rounding (16 √k ε of its length), a combination of those before it, the volume is
+    0, its logarithm is -inf, and what autograd returns there is arbitrary. The length of a column is no reason to call
+    it dependent, nor is the number of its entries, whose roundings are those of each.
 
     Args:
         matrix: (..., n, k), of any n and k; a matrix without columns spans the volume 1.
@@ -23,7 +29,7 @@ def log_volume(matrix: Tensor) -> Tensor:
     """
     tall = matrix if matrix.shape[-2] >= matrix.shape[-1] else matrix.mT
     heights = torch.linalg.qr(tall).R.diagonal(dim1=-2, dim2=-1).abs()
-    rounding = max(tall.shape[-2:]) * torch.finfo(tall.dtype).eps
+    rounding = ROUNDINGS * math.sqrt(tall.shape[-1]) * torch.finfo(tall.dtype).eps
     spanned = heights > rounding * torch.linalg.vector_norm(tall.detach(), dim=-2)
     return torch.where(spanned, heights, 0).log().sum(-1)
 

@@ -175,7 +175,7 @@ def _failure(failed: list[tuple[int, float, int]], *, steep: bool) -> InversionE
     shown = ", ".join(f"{row} (error up to {error:.2g} after {count} iterations)" for row, error, count in failed[:5])
     more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
     return InversionError(
-        f"the inverse did not converge for row(s) {shown}{more} of the batch"
+        f"the inverse did not converge for {'row' if len(failed) == 1 else 'rows'} {shown}{more} of the batch"
         + ("; a branch is steeper than its bound: were its norms constrained after each step?" if steep else ""),
         [row for row, _, _ in failed],
         [error for _, error, _ in failed],

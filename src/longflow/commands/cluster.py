@@ -17,8 +17,8 @@ from longflow.commands.rows import latents_of
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
 from longflow.families import ClusterVAE
+from longflow.files import write_bytes, write_text
 from longflow.quality import agreement, occupancy
-from longflow.runs import write_bytes, write_text
 
 SHOWN = 10
 TEMPERATURE = 0.7

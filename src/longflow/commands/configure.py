@@ -20,9 +20,11 @@ from longflow.models import CATALOGUE
 from longflow.models.autoencoder import of_levels
 from longflow.nets import embedding
 from longflow.objectives import ClassLikelihood
+from longflow.seeds import check_seed
 from longflow.training import Recipe
 
 DEFAULT_STEPS = 3000
+LABEL_WEIGHT = 0.01
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Settings:
     preprocess: Literal["unit", "centred", "logit", "standardise", "none"] | None = None
     noise: tuple[float, float] | None = None
     adapt: bool = True
-    label_weight: float = 0.01
+    label_weight: float = LABEL_WEIGHT
     density_weight: float = 1.0
     support: tuple[str, ...] = ()
     patience: int = 0
@@ -94,8 +96,9 @@ def configuration(
     `objectives` are the fields of the model's own objective, for those that have one.
     """
     choose("model", name, CATALOGUE)
-    if not 0 <= settings.seed < 2**63:
-        raise UsageError(f"expected --seed of 0 to 2^63 - 1; {settings.seed} came")
+    check_seed(settings.seed)
+    if settings.patience < 0:
+        raise UsageError(f"expected --patience >= 0; {settings.patience} came")
     if settings.noise is not None and dataset.levels is None:
         raise UsageError("--noise expects data with levels; these are continuous")
     if settings.noise is not None and options.get("classes"):
@@ -115,8 +118,9 @@ def configuration(
             f"expected at most {dataset.sizes['train']:,} clusters, one for each training row;"
             f" {resolved['clusters']:,} came"
         )
-    if settings.density_weight != 1 and not resolved.get("classes"):
-        raise UsageError("--density-weight is for models of classes; this one has none (--classes)")
+    for flag, asked in (("density", settings.density_weight != 1), ("label", settings.label_weight != LABEL_WEIGHT)):
+        if asked and not resolved.get("classes"):
+            raise UsageError(f"--{flag}-weight is for models of classes; this one has none (--classes)")
     return {
         "longflow": longflow.__version__,
         "torch": torch.__version__,
@@ -159,8 +163,10 @@ def _objective(name: str, fields: Mapping[str, Any] | None, settings: Settings) 
     kind = CATALOGUE[name].objective
     if kind is None:
         return None
-    if settings.noise is not None or settings.density_weight != 1:
-        raise UsageError(f"{name} expects neither --noise nor --density-weight: it is trained by its own objective")
+    if settings.noise is not None or settings.density_weight != 1 or settings.label_weight != LABEL_WEIGHT:
+        raise UsageError(
+            f"{name} expects no --noise, --density-weight or --label-weight: it is trained by its own objective"
+        )
     return dataclasses.asdict(kind(**(fields or {})))
 
 

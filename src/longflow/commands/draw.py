@@ -19,10 +19,12 @@ from longflow.data import Events
 from longflow.distributions import LatentModel, Temperature
 from longflow.errors import UsageError
 from longflow.families import Coder, Representation
+from longflow.files import write_bytes
 from longflow.models import load
-from longflow.runs import Run, write_bytes
+from longflow.runs import Run
 from longflow.seeds import fixed_draws
 from longflow.training.device import prepare
+from longflow.units import counted
 
 DRAWN_AT_ONCE = 1000
 MOST_NUMBERS = 10**9
@@ -122,7 +124,9 @@ def labels_to_draw(model: LatentModel, label: int | None, n: int) -> torch.Tenso
 def scale_temperatures(model: LatentModel, values: Sequence[float]) -> torch.Tensor:
     """Return the temperature of every number of the latent, from one for each scale, the finest first."""
     if len(values) != model.scale_count:
-        raise UsageError(f"expected a temperature for each of {model.scale_count} scale(s); {len(values)} came")
+        raise UsageError(
+            f"expected a temperature for each of {counted(model.scale_count, 'scale')}; {len(values)} came"
+        )
     return torch.tensor(values).to(next(model.parameters()))[model.scale_map()]
 
 

@@ -17,6 +17,7 @@ from longflow.data import Dataset, Events, read
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError, choose
 from longflow.runs import Run
+from longflow.units import counted
 
 INDEX = "index"
 
@@ -119,7 +120,10 @@ def _column(table: str, attribute: str, rows: int) -> np.ndarray:
     if len(found) != rows or not np.array_equal(np.sort(found), np.arange(rows)):
         missing = np.setdiff1d(np.arange(rows), found)
         lacks = f"; row {missing[0]} is missing" if len(missing) else ""
-        raise UsageError(f"{table} has {len(found)} lines, expected one for each of the {rows} rows of the data{lacks}")
+        raise UsageError(
+            f"{table} has {counted(len(found), 'line')}, expected one for each of {counted(rows, 'row')} of the"
+            f" data{lacks}"
+        )
     return values[np.argsort(found)]
 
 

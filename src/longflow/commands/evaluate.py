@@ -11,14 +11,14 @@ from longflow.commands.datasets import context_of, dataset_of
 from longflow.commands.estimates import estimation, refined, solved, use_terms
 from longflow.commands.represent import measure_codes
 from longflow.commands.rows import ROWS_AT_ONCE, batches_of, pairs_of
-from longflow.commands.watch import floors, parts_by_row, summary
+from longflow.commands.watch import FEW, at_floor, parts_by_row, summary
 from longflow.data import Dataset, Events
 from longflow.distributions import LatentModel
 from longflow.errors import InversionError, UsageError, choose
 from longflow.families import Representation
 from longflow.models import load
 from longflow.runs import Run
-from longflow.seeds import fixed_draws
+from longflow.seeds import check_seed, fixed_draws
 from longflow.training.device import prepare
 from longflow.units import bits_per_dim, standard_error
 
@@ -137,7 +137,7 @@ def measure(
         "roundtrip_max_abs": round_trip(model, events[:ROUND_TRIP_ROWS]) if model.invertible else None,
         **({} if proper else {"stderr_nats": standard_error(nats)}),
         **({"parts": found} if (found := summary(parts_by_row(model, events, seed))) else {}),
-        **({"at_floor": True} if floors(model) else {}),
+        **({"at_floor": share} if (share := at_floor(model, events)) > FEW else {}),
         **estimation(model, drawn),
         **discretisation(model, events[:ROUND_TRIP_ROWS], seed),
         **({"accuracy": accuracies(model, rows, labels[split][: len(rows)], seed)} if labels else {}),
@@ -168,6 +168,7 @@ def drawn_likelihoods(
 
     By default four draws where log-determinants are estimated, and else one.
     """
+    check_seed(seed)
     count = draws or (DRAWS if model.estimates else 1)
     seeds = [seed, *(int(s) for s in np.random.SeedSequence(seed).generate_state(count - 1))]
     return np.stack([log_likelihoods(model, rows, samples=samples, seed=own) for own in seeds])

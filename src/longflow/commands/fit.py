@@ -53,8 +53,8 @@ def fit(
     """Train a density by weighted maximum likelihood, in place; keep the weights that are best on held-out rows.
 
     Every 50 steps, or an epoch where that is longer, the averaged weights are validated; after `patience` validations
-    without improvement training stops (0: never). Without held-out rows the last weights are kept. All draws are of
-    torch's generator as the caller set it; `seed` orders the rows.
+    without improvement training stops (0: never). Without held-out rows the last weights are kept. Draws of training
+    are of torch's generator as the caller set it; `seed` orders the rows, and fixes the draws of validations.
     """
     some = training.rows[:ADAPT_ROWS], None
     adapt(model, *some)
@@ -69,7 +69,7 @@ def fit(
         return Fitted(steps, steps, math.nan)
     interval = math.ceil(STEPS_BETWEEN_VALIDATIONS / batches.steps_per_epoch) * batches.steps_per_epoch
     measure, held = partial(_mean_log_prob, held_out=held_out), Held()
-    keep_best(held, state, loop, measure, some, interval=interval, steps=steps, patience=patience)
+    keep_best(held, state, loop, measure, some, interval=interval, steps=steps, patience=patience, seed=seed)
     return Fitted(held.steps[-1], held.best_step, held.best)
 
 

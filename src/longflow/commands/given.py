@@ -11,6 +11,7 @@ from longflow.commands.datasets import check_contexts, context_of, dataset_of
 from longflow.data import Events, read
 from longflow.errors import UsageError, choose
 from longflow.runs import Run
+from longflow.seeds import check_seed
 
 FAR = 0.1
 """Share of a context's range in the training rows beyond which a value outside of it is warned of."""
@@ -40,7 +41,7 @@ def contexts_to_draw(run: Run, n: int, given: str | None, file: str | None, seed
         known = dataset_of(run).contexts
         assert known is not None
         train = known.splits["train"]
-        return train[np.random.default_rng(seed).integers(len(train), size=n)]
+        return train[np.random.default_rng(check_seed(seed)).integers(len(train), size=n)]
     _warn(config, found)
     return found[np.arange(n) % len(found)]
 

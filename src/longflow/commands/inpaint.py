@@ -14,7 +14,7 @@ from longflow.commands.evaluate import Split
 from longflow.commands.given import refuse_contexts
 from longflow.distributions import Dequantised, LatentModel
 from longflow.errors import UsageError, choose
-from longflow.runs import write_bytes
+from longflow.files import write_bytes
 from longflow.seeds import fixed_draws
 
 Mask = Literal["top", "bottom", "left", "right", "random75", "random90"]

@@ -15,6 +15,7 @@ from longflow.commands.rows import latents_of
 from longflow.data import Events
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError, choose
+from longflow.seeds import check_seed
 
 PATHS = ("line", "arc")
 
@@ -139,6 +140,4 @@ def spanned(model: LatentModel, rows: np.ndarray, points: int, seed: int) -> np.
 
 
 def _some(rows: np.ndarray | Events, count: int, seed: int) -> Events:
-    if seed < 0:
-        raise UsageError(f"expected --seed >= 0; {seed} came")
-    return Events.of(rows)[np.random.default_rng(seed).permutation(len(rows))[:count]]
+    return Events.of(rows)[np.random.default_rng(check_seed(seed)).permutation(len(rows))[:count]]

@@ -15,7 +15,7 @@ from longflow.commands.draw import kind_of, open_any
 from longflow.commands.evaluate import Split
 from longflow.commands.rows import latents_of
 from longflow.errors import UsageError, choose
-from longflow.runs import write_bytes, write_text
+from longflow.files import write_bytes, write_text
 
 METRICS = ("cosine", "euclidean")
 AT_ONCE = 500

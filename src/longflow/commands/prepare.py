@@ -19,6 +19,7 @@ from longflow.families import Autoencoder, Coder, InfoMax, Representation
 from longflow.models import CATALOGUE
 from longflow.objectives import ClassLikelihood, MaximumLikelihood, NoisyLikelihood, Objective
 from longflow.training.processes import world_size
+from longflow.units import counted
 
 
 def caution(dataset: Dataset) -> None:
@@ -31,8 +32,8 @@ def check_batches(model: torch.nn.Module, batch: int) -> None:
     """Raise UsageError where statistics of batches would be those of a process's share, or of one row."""
     if has_statistics(model) and (world_size() > 1 or batch < 2):
         raise UsageError(
-            f"normalisation of batches expects one process and at least 2 rows in a batch; {world_size()} process(es)"
-            f" and batches of {batch} came"
+            "normalisation of batches expects one process and at least 2 rows in a batch;"
+            f" {counted(world_size(), 'process', 'processes')} and batches of {batch} came"
         )
 
 

@@ -30,7 +30,7 @@ def probe(
     run: str,
     *,
     data: str | None = None,
-    labels: int = 1000,
+    labels: int | None = None,
     k: int = 5,
     seed: int = 0,
     device: str = "auto",
@@ -43,7 +43,7 @@ def probe(
     Args:
         run: A run directory of a model with an encoder: a representation, an autoencoder or a flow.
         data: Another data set than the run's own, a name or a path.
-        labels: Labelled training rows of the regression; 0 for all of them.
+        labels: Labelled training rows of the regression, by default 1,000 or all of fewer; 0 for all of them.
         k: Neighbours that vote.
         seed: Seed of the draw of labelled rows, and of the untrained weights.
         device: auto, cpu, cuda, cuda:1, ...

@@ -11,8 +11,10 @@ from longflow.commands.draw import draw, labels_to_draw, open_model
 from longflow.data import Dataset
 from longflow.data.download import home
 from longflow.errors import UsageError
+from longflow.families.autoencoder import Autoencoder
 from longflow.quality import Material, extractor_of, find_copies, likely_kinds, summarise
 from longflow.quality.summary import LEAST_ROWS
+from longflow.seeds import check_seed
 
 MOST_ROWS = 2000
 
@@ -69,7 +71,7 @@ def quality(
         "data": dataset.name,
         "data_sha256": dataset.sha256,
         "temperature": temperature,
-        "measured": "samples" if noise or model.invertible else "means of p(x | z)",
+        "measured": "means of p(x | z)" if not noise and isinstance(model.density, Autoencoder) else "samples",
         "seed": seed,
         "n": len(samples),
         "not_finite": count - len(samples),
@@ -83,7 +85,7 @@ def quality(
 
 def _chosen(rows: int, n: int, seed: int) -> np.ndarray:
     """Return which of the test rows are compared with."""
-    return np.random.default_rng(seed).permutation(rows)[:n]
+    return np.random.default_rng(check_seed(seed)).permutation(rows)[:n]
 
 
 def _contexts(dataset: Dataset, n: int, seed: int) -> torch.Tensor | None:

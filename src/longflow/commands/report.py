@@ -21,11 +21,12 @@ from longflow.data import Dataset
 from longflow.distributions import LatentModel
 from longflow.errors import UsageError
 from longflow.families import Representation
+from longflow.files import write_bytes, write_json, write_text
 from longflow.models import CATALOGUE, load
 from longflow.report import Picture, Section, page
-from longflow.runs import Run, write_bytes, write_json, write_text
+from longflow.runs import Run
 from longflow.training.device import prepare
-from longflow.units import with_error
+from longflow.units import counted, with_error
 
 
 def report(
@@ -141,7 +142,7 @@ def _over(result: dict[str, Any], what: str) -> str:
     """Say over how many events a mean is, and whether its error stands beside it."""
     if result[f"stderr_{what}"] is None:
         return "of one test event"
-    return f"mean ± standard error over {result['n']:,} test events"
+    return f"mean ± standard error over {counted(result['n'], 'test event')}"
 
 
 def _likelihood(run: Run, result: dict[str, Any]) -> Section:

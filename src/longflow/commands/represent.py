@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from longflow.commands.rows import ROWS_AT_ONCE
+from longflow.commands.watch import LITTLE
 from longflow.data import Dataset
 from longflow.errors import UsageError
 from longflow.families import Representation, RepresentationObjective
@@ -15,9 +16,6 @@ from longflow.families.infomax import divergence_bound
 from longflow.quality import calibration_error
 from longflow.seeds import fixed_draws
 from longflow.units import standard_error
-
-LITTLE = 0.1
-"""Mean rate of a code, in nats, below which it says nothing."""
 
 JUDGED = {"rate": "beta", "kl": "gamma"}
 """Terms that say how much codes say, and the weight that pays for each."""
@@ -108,9 +106,13 @@ def labels_of(model: Representation, dataset: Dataset, split: str, n: int) -> np
 
 
 def terms_of(model: Representation, rows: np.ndarray, labels: np.ndarray | None, seed: int) -> dict[str, float]:
-    """Return the mean of each term of the objective over rows, in nats; the noise is fixed by the seed."""
+    """Return the mean of each term of the objective over rows, in nats; noise and order are fixed by the seed.
+
+    Negatives are other rows of a batch, and data sorted by class would have them all of the same one.
+    """
     sums: dict[str, float] = {}
-    classes = None if labels is None else _even(model, labels)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    rows, classes = rows[order], None if labels is None else _even(model, labels[order])
     with fixed_draws(seed), torch.inference_mode():
         for x in _even(model, rows):
             values = model.terms(_like(model, x), None if classes is None else next(classes))

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from longflow import figures
 from longflow.commands.draw import kind_of
+from longflow.commands.neighbours import nearest
 from longflow.commands.progress import names_of
 from longflow.commands.represent import probabilities_of
 from longflow.commands.rows import latents_of
@@ -16,7 +16,7 @@ from longflow.data import Dataset
 from longflow.families import Representation
 from longflow.report import Picture, Section
 from longflow.runs import Run
-from longflow.units import with_error
+from longflow.units import counted, with_error
 
 QUERIES, NEIGHBOURS = 8, 6
 SEARCHED = 10_000
@@ -51,7 +51,7 @@ def _objective(run: Run, result: Mapping[str, Any]) -> Section:
     curve = figures.learning_curve(run.metrics(), train=names.train, validation=names.validation, unit=names.unit)
     if "error" in result:
         text = (
-            f"{with_error(result['error'], result['stderr_error'], '.2%')} of {result['n']:,} test events are told"
+            f"{with_error(result['error'], result['stderr_error'], '.2%')} of {counted(result['n'], 'test event')} told"
             f" wrongly, at {result['cross_entropy']:.4f} bits of cross-entropy and an expected calibration error of"
             f" {result['calibration_error']:.3f}. Noisy codes say at most {result['rate_bits']:.1f} bits of their data."
         )
@@ -81,7 +81,8 @@ def _confusions(model: Representation, dataset: Dataset) -> Section:
 
 def _neighbours(model: Representation, dataset: Dataset, levels: int) -> Section:
     queries, searched = dataset.split("test")[:QUERIES], dataset.split("train")[:SEARCHED]
-    near = nearest(latents_of(model, queries).flatten(1), latents_of(model, searched).flatten(1), NEIGHBOURS)
+    count = min(NEIGHBOURS, len(searched))
+    near, _ = nearest(latents_of(model, queries), latents_of(model, searched), count, "cosine")
     rows = np.concatenate([queries[:, None], searched[near]], 1)
     titles = ["test", *(str(k + 1) for k in range(rows.shape[1] - 1))]
     return Section(
@@ -90,9 +91,3 @@ def _neighbours(model: Representation, dataset: Dataset, levels: int) -> Section
         " way.",
         pictures=(Picture(png=figures.strips(rows, levels=levels, column_titles=titles), caption="By cosine."),),
     )
-
-
-def nearest(codes: torch.Tensor, among: torch.Tensor, k: int) -> np.ndarray:
-    """Return the places (N, k) of the k codes of `among` whose cosine with each of `codes`, (N, F), is the largest."""
-    unit = [torch.nn.functional.normalize(z.double(), dim=1) for z in (codes, among)]
-    return (unit[0] @ unit[1].T).topk(min(k, len(among)), 1).indices.cpu().numpy()

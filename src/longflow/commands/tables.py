@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from longflow.errors import UsageError
-from longflow.runs import write_bytes, write_text
+from longflow.files import write_bytes, write_text
 
 SUFFIXES = (".csv", ".parquet")
 LARGEST = 2**53

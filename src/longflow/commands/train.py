@@ -29,11 +29,10 @@ from longflow.commands.prepare import (
 from longflow.commands.progress import Bar, names_of
 from longflow.commands.represent import silent, validated
 from longflow.commands.resume import check_same
-from longflow.commands.watch import bound_of, loss_of, parts_by_row, summary, warnings_of
+from longflow.commands.watch import at_floor, bound_of, loss_of, parts_by_row, summary, warnings_of
 from longflow.constraints import tighten
 from longflow.data import Dataset
 from longflow.data import load as load_data
-from longflow.distributions import LatentModel
 from longflow.errors import TrainingDivergedError, UsageError
 from longflow.families import Coder, Representation, RepresentationObjective
 from longflow.models import assemble
@@ -43,7 +42,7 @@ from longflow.seeds import fixed_draws
 from longflow.training import Batches, Progress, Recipe, State, train
 from longflow.training.device import prepare
 from longflow.training.processes import agreed, anywhere, processes, stopping, world_size
-from longflow.units import bits_per_dim, standard_error
+from longflow.units import bits_per_dim, counted, standard_error
 
 STEPS_BETWEEN_VALIDATIONS = 50
 VALIDATED_BY_ESTIMATES = 500
@@ -156,7 +155,9 @@ class Trainer:
             what = f"{self.run.checkpoint_file} is not a checkpoint of this run"
             raise UsageError(f"{what} ({(str(error) or repr(error)).splitlines()[0]})") from error
         if self.config["steps"] < self.state.step:
-            raise UsageError(f"{self.run} has done {self.state.step} steps already; {self.config['steps']} came")
+            raise UsageError(
+                f"{self.run} has done {counted(self.state.step, 'step')} already; {self.config['steps']} came"
+            )
         if self.rank == 0:
             self.run.write_config({**self.run.config(), "steps": self.config["steps"]})
             self.run.cut_metrics(self.state.step)
@@ -242,7 +243,7 @@ class Trainer:
             events = events[:VALIDATED_BY_ESTIMATES]
         seed = self.config["seed"]
         by_row = parts_by_row(model, events, seed)
-        parts = self._watched(model, by_row)
+        parts = self._watched(by_row, at_floor(model, events))
         if self.names.validation == "validation_loss":
             return {"validation_loss": loss_of(self.objective, model, events, seed), **parts}
         nats = bound_of(by_row) if "kl" in by_row else log_likelihoods(model, events, seed=seed)
@@ -254,10 +255,10 @@ class Trainer:
             **parts,
         }
 
-    def _watched(self, model: LatentModel, by_row: Mapping[str, Tensor]) -> dict[str, float]:
+    def _watched(self, by_row: Mapping[str, Tensor], floored: float) -> dict[str, float]:
         """Return the means of the parts of an autoencoder's bound; warn of what is wrong."""
         parts = summary(by_row)
-        self._warn(warnings_of(model, parts))
+        self._warn(warnings_of(parts, floored))
         return {f"validation_{name}": value for name, value in parts.items()}
 
     def _warn(self, lines: list[str]) -> None:

@@ -8,15 +8,20 @@ import torch
 
 from longflow.commands.rows import pairs_of
 from longflow.data import Events
-from longflow.distributions import EqualNormal, LatentModel
+from longflow.distributions import EqualNormal, LatentModel, Normal
+from longflow.families.autoencoder import Autoencoder
 from longflow.objectives import Objective
 from longflow.seeds import fixed_draws
+from longflow.words.likelihood import floor_words
 
 ACTIVE_KL = 0.01
 """Mean KL of a number of the code, in nats, from which it counts as used."""
 
+FEW = 0.01
+"""Share of deviations at their floor up to which nothing is said."""
+
 LITTLE = 0.1
-"""Mean KL of all of a code, in nats, below which the posterior has collapsed onto the prior."""
+"""Mean KL of all of a code, in nats, below which it says nothing: the posterior has collapsed onto the prior."""
 
 
 def parts_by_row(model: LatentModel, rows: np.ndarray | Events, seed: int) -> dict[str, torch.Tensor]:
@@ -52,12 +57,19 @@ def loss_of(objective: Objective, model: LatentModel, rows: np.ndarray | Events,
     return total / len(rows)
 
 
-def floors(model: LatentModel) -> bool:
-    """Return whether some learned deviation has been driven to its floor."""
-    return any(m.at_floor for m in model.modules() if isinstance(m, EqualNormal))
+def at_floor(model: LatentModel, rows: np.ndarray | Events) -> float:
+    """Return the share of learned deviations at their floor: 1 where one of all numbers is, else of those of rows."""
+    if any(m.floored for m in model.modules() if isinstance(m, EqualNormal)):
+        return 1.0
+    density = model.density
+    if not isinstance(density, Autoencoder) or not any(isinstance(m, Normal) and m.floor for m in density.modules()):
+        return 0.0
+    with torch.inference_mode():
+        shares = [density.at_floor(model.encode(x, context)) for x, context in pairs_of(model, rows)]
+    return float(torch.cat(shares).mean())
 
 
-def warnings_of(model: LatentModel, parts: dict[str, Any]) -> list[str]:
+def warnings_of(parts: Mapping[str, Any], floored: float) -> list[str]:
     """Return what a user should know while an autoencoder trains, a line each."""
     told = []
     if "kl" in parts and parts["kl"] < LITTLE:
@@ -65,6 +77,6 @@ def warnings_of(model: LatentModel, parts: dict[str, Any]) -> list[str]:
             f"the posterior has collapsed onto the prior: its codes carry {parts['kl']:.2g} nats, and the decoder"
             " ignores them (--kl-warmup, --free-bits, a weaker decoder or bnvae help)"
         )
-    if floors(model):
-        told.append("a learned deviation is at its floor: the likelihood is what the floor allows (see --floor)")
+    if floored > FEW:
+        told.append(f"{floor_words(floored)}: the likelihood is what the floor allows (see --floor)")
     return told

@@ -7,6 +7,7 @@ import numpy as np
 from longflow.data.checks import names_of
 from longflow.data.dataset import Dataset
 from longflow.data.support import Support
+from longflow.units import counted
 
 TIED = 0.05
 """Share of rows whose value recurs, beyond which a column is no sample of a density."""
@@ -40,7 +41,8 @@ def _lines(dataset: Dataset) -> Iterator[str]:
     whole = [name for name in tied if (x[:, names.index(name)] == np.rint(x[:, names.index(name)])).all()]
     real = [name for name in tied if name not in whole]
     if len(x) < dataset.dims:
-        yield f"{dataset.name} has {len(x)} training rows for {dataset.dims} columns: they hardly determine a density"
+        rows, columns = counted(len(x), "training row"), counted(dataset.dims, "column")
+        yield f"{dataset.name} has {rows} for {columns}: they hardly determine a density"
     ends = _found(names, lambda k: not _whole(supports[k]) and _on_ends(x[:, k], supports[k]))
     if whole:
         yield (

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from longflow.errors import UsageError
+from longflow.units import counted
 
 
 def feature(k: int, columns: tuple[str, ...] | None) -> str:
@@ -42,7 +43,7 @@ def require_finite(
     if len(bad):
         row, k = (int(index) for index in bad[0])
         raise UsageError(
-            f"{source}: {len(bad)} value(s) missing, infinite or beyond float32, "
+            f"{source}: {counted(len(bad), 'value')} missing, infinite or beyond float32, "
             f"the first at {place(row)}, {feature(k, columns)}; drop or fill them"
         )
 

@@ -13,6 +13,7 @@ from longflow.data.checks import reading
 from longflow.data.content import Content
 from longflow.data.table import not_a_number, table
 from longflow.errors import UsageError
+from longflow.units import counted
 
 WORDS = {"true": 1.0, "false": 0.0} | dict.fromkeys(("", "na", "n/a", "null", "none", "?"), math.nan)
 Line = tuple[int, list[str]]
@@ -85,7 +86,7 @@ def _header(first: Line, rest: Iterator[Line]) -> tuple[list[str], Iterable[Line
 
 def _row(path: Path, number: int, columns: Sequence[str], texts: Sequence[str]) -> Iterator[float]:
     if len(texts) != len(columns):
-        raise UsageError(f"{path}, line {number}: {len(texts)} cell(s), but there are {len(columns)} columns")
+        raise UsageError(f"{path}, line {number}: {counted(len(texts), 'cell')}, but there are {len(columns)} columns")
     for column, text in zip(columns, texts, strict=True):
         value = _number(text)
         if value is None:

@@ -14,6 +14,7 @@ from longflow.data.checks import as_float32, reading
 from longflow.data.dataset import Dataset
 from longflow.data.download import home
 from longflow.errors import UsageError
+from longflow.units import counted
 
 ARCHIVE = "zenodo.org/records/1161203"
 SEED = 42
@@ -37,7 +38,7 @@ def power() -> Dataset:
     path = _found("power", "data.npy")
     x = _numbers(path)
     if x.shape[1] != POWER_COLUMNS:
-        raise UsageError(f"{path} has {x.shape[1]} columns; expected {POWER_COLUMNS}")
+        raise UsageError(f"{path} has {counted(x.shape[1], 'column')}; expected {POWER_COLUMNS}")
     rng.shuffle(x)
     x = np.delete(x, (1, 3), axis=1)
     voltage, active, metering = (width * rng.rand(len(x), k) for width, k in ((0.01, 1), (0.001, 1), (1, 3)))

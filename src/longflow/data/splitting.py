@@ -6,6 +6,7 @@ import numpy as np
 
 from longflow.data.dataset import SPLITS
 from longflow.errors import UsageError
+from longflow.units import counted
 
 ALIASES = {
     "train": "train",
@@ -57,6 +58,8 @@ def fill(source: str, splits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     missing = [split for split in SPLITS if split not in splits]
     n = len(splits["train"])
     if missing and n < FEWEST:
-        raise UsageError(f"{source} has {n} row(s); at least {FEWEST} are needed to cut {' and '.join(missing)}")
+        raise UsageError(
+            f"{source} has {counted(n, 'row')}; at least {FEWEST} are needed to cut {' and '.join(missing)}"
+        )
     whole = {**splits, **cut(splits["train"], dict.fromkeys(missing, n // FEWEST))} if missing else splits
     return {split: whole[split] for split in SPLITS}

@@ -46,6 +46,12 @@ class Given(Distribution):
             raise UsageError(f"expected a distribution with a mean; {type(self.inner).__name__} came")
         return self.inner.mean(self.network(context))
 
+    def at_floor(self, context: Tensor) -> Tensor:
+        """Return the share of each row's deviations that are at their floor, (B,)."""
+        if not isinstance(self.inner, Parametric):
+            return context.new_zeros(len(context))
+        return self.inner.at_floor(self.network(context))
+
     @classmethod
     def examples(cls) -> Iterator[Case]:
         yield Case(cls(nn.Linear(3, 4), Normal((2,)), (3,)), context=0.5 * nn.init.ones_(nn.Parameter(Tensor(3))).data)

@@ -1,6 +1,7 @@
 """Distributions of levels 0..L-1 whose parameters are their context."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,15 @@ class OfLevels(Parametric):
     """A distribution of levels, which says so of others: their masses would be numbers without a meaning."""
 
     levels: int
+    whole: ClassVar[bool] = True
+    """Whether levels are whole numbers, or any between the first and the last."""
 
     def check_events(self, x: Tensor, context: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
         super().check_events(x, context, shape)
         if x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= self.levels - 1):
             raise UsageError(f"expected levels 0 to {self.levels - 1}; {float(x.min()):g} to {float(x.max()):g} came")
+        if self.whole and not bool((x == x.round()).all()):
+            raise UsageError(f"expected levels, whole numbers 0 to {self.levels - 1}; others came")
 
 
 class Bernoulli(OfLevels):
@@ -57,6 +62,7 @@ class GreyBernoulli(Bernoulli):
     """
 
     likelihood = "none"
+    whole = False
     levels: int
 
     def __init__(self, shape: tuple[int, ...], levels: int = 2) -> None:
@@ -163,17 +169,18 @@ class LogisticMixture(OfLevels):
         return self._level(torch.stack(done, 1))
 
     def mean(self, context: Tensor) -> Tensor:
-        """Return the mean of the continuous mixture, channel after channel, as a level that need not be whole."""
+        """Return the mean over components of their means, channel after channel, as a level that need not be whole.
+
+        A component's mean is that of its logistic, which is not that of its levels where it reaches beyond the range.
+        """
         log_weights, loc, _, coefficients = self._split(context)
         if not self.coupled:
             return self._unscaled((log_weights.exp() * loc).sum(1))
         done: list[Tensor] = []
         for c in range(self.coupled):
-            shift = sum(
-                (coefficients[:, :, b, c] * done[b].unsqueeze(1) for b in range(c)), torch.zeros_like(loc[:, :, c])
-            )
-            done.append((log_weights.exp() * (loc[:, :, c] + shift)).sum(1).clamp(-1, 1))
-        return self._unscaled(torch.stack(done, 1))
+            shift = sum((coefficients[:, :, b, c] * done[b] for b in range(c)), torch.zeros_like(loc[:, :, c]))
+            done.append((loc[:, :, c] + shift).clamp(-1, 1))
+        return self._unscaled((log_weights.exp().unsqueeze(2) * torch.stack(done, 2)).sum(1))
 
     def _split(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return log-weights, means and log-scales (B, K, C, ...), the weights without C for pictures; coefficients.

@@ -46,6 +46,10 @@ class Parametric(Distribution):
         """Return KL(this ‖ prior) for each number of an event, (B, D), in nats; None where there is no closed form."""
         return None
 
+    def at_floor(self, context: Tensor) -> Tensor:
+        """Return the share of each row's deviations that are at their floor, (B,); nothing where there is none."""
+        return context.new_zeros(len(context))
+
     def dtype(self, x: Tensor) -> torch.dtype:
         return x.dtype if x.is_floating_point() else torch.get_default_dtype()
 
@@ -112,6 +116,10 @@ class Normal(Gaussian):
         loc, log_scale = context.chunk(2, 1)
         return loc, (log_scale.exp() + self.floor).log() if self.floor else log_scale
 
+    def at_floor(self, context: Tensor) -> Tensor:
+        above = context.chunk(2, 1)[1].exp()
+        return (above < NEAR * self.floor).to(context).flatten(1).mean(1)
+
     @classmethod
     def examples(cls) -> Iterator[Case]:
         yield Case(cls((2,)), context=torch.tensor([0.3, -0.7, 0.2, -0.4]))
@@ -129,9 +137,9 @@ class EqualNormal(Gaussian):
 
     def __init__(self, shape: tuple[int, ...], scale: float = 1.0, *, floor: float | None = None) -> None:
         super().__init__(shape)
+        self.floor = None if floor is None else check_floor(floor)
         if not (math.isfinite(scale) and scale > (floor or 0.0)):
             raise UsageError(f"expected a deviation above {floor or 0.0:g}; {scale} came")
-        self.floor = None if floor is None else check_floor(floor)
         start = torch.tensor(math.log(scale - (self.floor or 0.0)))
         if self.floor is None:
             self.register_buffer("s", start)
@@ -144,9 +152,12 @@ class EqualNormal(Gaussian):
         return (self.s.exp() + self.floor).log() if self.floor else self.s
 
     @property
-    def at_floor(self) -> bool:
+    def floored(self) -> bool:
         """Whether a learned σ has been driven down to its floor."""
         return bool(self.floor) and bool(self.s.exp() < NEAR * float(self.floor or 0.0))
+
+    def at_floor(self, context: Tensor) -> Tensor:
+        return context.new_full((len(context),), float(self.floored))
 
     def moments(self, context: Tensor) -> tuple[Tensor, Tensor]:
         return context, self.log_scale

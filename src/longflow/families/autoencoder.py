@@ -73,6 +73,10 @@ class Autoencoder(LatentModel):
         self.check_events(z, None, self.latent_shape)
         return self.first.inverse(self.observation.mean(self.condition(z)))[0]
 
+    def at_floor(self, z: Tensor) -> Tensor:
+        """Return the share of p(x | z)'s deviations that are at their floor, (B,), for z, (B, *latent_shape)."""
+        return self.observation.at_floor(self.condition(z))
+
     def sample(self, n: int, context: Tensor | None = None, temperature: Temperature = 1.0) -> Tensor:
         """Draw a latent, and then an event from p(x | z), each with its noise times the temperature.
 

@@ -19,6 +19,7 @@ from longflow.figures.style import (
     to_png,
 )
 from longflow.figures.ticks import ticks
+from longflow.units import counted
 
 LONGEST = 3.1  # inches of the longer side of a density
 
@@ -130,7 +131,7 @@ def _mass(heat: np.ma.MaskedArray, extent: Extent, broken: int) -> str:
     """Say what the density adds up to on the grid, and how many cells have none."""
     area = (extent[1] - extent[0]) * (extent[3] - extent[2]) / heat.size
     text = f"mass inside the frame {np.ma.filled(heat, 0.0).sum() * area:.3g}"
-    return f"{text}; {broken} cells not finite" if broken else text
+    return f"{text}; {counted(broken, 'cell')} not finite" if broken else text
 
 
 def _bright(heat: np.ma.MaskedArray) -> float:

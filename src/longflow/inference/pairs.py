@@ -42,7 +42,7 @@ def fit_pairs(
     measure = partial(mean_log_prob, x=held_out[0], context=held_out[1])
     with stopping() as asked:
         shown = _until(asked, _shown(loop, held, epochs))
-        keep_best(held, state, shown, measure, some, interval=per_epoch, steps=steps, patience=patience)
+        keep_best(held, state, shown, measure, some, interval=per_epoch, steps=steps, patience=patience, seed=seed)
     return held
 
 

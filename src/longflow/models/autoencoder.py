@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from longflow.bijections import Affine, Chain, Coupling, Learned, Reverse
 from longflow.distributions import (
     Bernoulli,
     Categorical,
-    ClassNormal,
     EqualNormal,
     Flow,
     GaussianMixture,
@@ -41,7 +39,6 @@ POSTERIORS = ("normal", "flow", "mixture")
 PRIORS = ("normal", "mixture", "flow", "vamp")
 HALVINGS = 2
 STEPS_OF_A_FLOW = 4
-LEVELS = 256
 
 
 def of_levels(options: Mapping[str, Any]) -> bool:
@@ -64,13 +61,14 @@ def observed(
         )
     if kind in ("categorical", "logistic") and levels is None:
         raise UsageError(f"{model} expects data with levels for a {kind} likelihood; continuous data came")
+    known = levels or 2
     makers: dict[str, Callable[[], Parametric]] = {
         "normal": lambda: EqualNormal(shape, scale, floor=floor),
         "normal-varying": lambda: Normal(shape, floor=floor),
         "bernoulli": lambda: Bernoulli(shape),
-        "grey": lambda: GreyBernoulli(shape, levels or 2),
-        "categorical": lambda: Categorical(shape, levels or LEVELS),
-        "logistic": lambda: LogisticMixture(shape, levels or LEVELS, components),
+        "grey": lambda: GreyBernoulli(shape, known),
+        "categorical": lambda: Categorical(shape, known),
+        "logistic": lambda: LogisticMixture(shape, known, components),
     }
     return makers[kind]()
 
@@ -123,9 +121,9 @@ class Coders:
 class Scaled(nn.Module):
     """A network that sees levels 0..L-1 in [0, 1]: about ½, the common background of digits slowed training down."""
 
-    def __init__(self, network: nn.Module, levels: int | None) -> None:
+    def __init__(self, network: nn.Module, levels: int) -> None:
         super().__init__()
-        self.network, self.top = network, (levels or 2) - 1
+        self.network, self.top = network, levels - 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the network makes of the scaled x."""
@@ -166,18 +164,13 @@ def prior_of(
     *,
     components: int,
     width: int,
-    classes: int = 0,
     levels: int | None = None,
 ) -> Noise | Flow:
-    """Return p(z) of a kind: standard normal (with classes, a normal for each), mixture, flow or VampPrior.
+    """Return p(z) of a kind: standard normal, mixture, flow or VampPrior.
 
     `levels` are those that the posterior sees, None for values of the order of 1.
     """
     choose("prior", kind, PRIORS)
-    if classes:
-        if kind != "normal":
-            raise UsageError(f"classes expect the prior 'normal'; '{kind}' came")
-        return ClassNormal((latent,), torch.arange(latent)[:, None], classes)
     makers: dict[str, Callable[[], Noise | Flow]] = {
         "normal": lambda: StandardNormal((latent,)),
         "mixture": lambda: GaussianMixture((latent,), components),

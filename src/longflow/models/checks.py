@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from longflow.errors import UsageError
+from longflow.units import counted
 
 
 def at_least(model: str, least: int, **options: Any) -> None:
@@ -24,8 +25,9 @@ def scales_of(model: str, shape: tuple[int, ...], asked: int | None, most: int) 
         unit = 2 ** max(1, chosen)
         fits = ["x".join(str(max(1, side // unit + k) * unit) for side in shape[1:]) for k in (0, 1)]
         raise UsageError(
-            f"{model} expects sides divisible by 2^scales, {unit} for {max(1, chosen)} scale(s): {shape[1]}x{shape[2]}"
-            f" can be halved {allowed} time(s); {' or '.join(dict.fromkeys(fits))} would do"
+            f"{model} expects sides divisible by 2^scales, {unit} for {counted(max(1, chosen), 'scale')}:"
+            f" {shape[1]}x{shape[2]} can be halved {counted(allowed, 'time')};"
+            f" {' or '.join(dict.fromkeys(fits))} would do"
         )
     return chosen
 

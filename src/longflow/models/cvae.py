@@ -2,10 +2,12 @@
 
 from typing import Any, Literal
 
-from longflow.distributions import Given
+import torch
+
+from longflow.distributions import ClassNormal, Given
 from longflow.errors import UsageError
 from longflow.families import VAE
-from longflow.models.autoencoder import Coders, Observed, check, observed, posterior_of, prior_of
+from longflow.models.autoencoder import Coders, Observed, check, observed, posterior_of
 
 PRESETS: dict[str, dict[str, Any]] = {
     "essay": {"latent": 2, "width": 256, "depth": 1, "likelihood": "grey"},
@@ -51,5 +53,5 @@ def cvae(
     coders = Coders(shape=shape, network=network, width=width, depth=depth)
     p_x = observed("cvae", likelihood, shape, levels, scale=scale, floor=floor, components=components)
     q = posterior_of("normal", coders, latent, p_x, components)
-    p_z = prior_of("normal", latent, q, components=components, width=width, classes=classes)
+    p_z = ClassNormal((latent,), torch.arange(latent)[:, None], classes)
     return VAE(p_z, q, Given(coders.decoder(latent, p_x.context_shape), p_x, (latent,)))

@@ -6,7 +6,7 @@ from torch import nn
 
 from longflow.errors import UsageError
 from longflow.families import NVAE
-from longflow.models.autoencoder import Observed, Scaled, check, observed
+from longflow.models.autoencoder import Observed, check, observed, scaled
 from longflow.models.checks import at_least
 from longflow.nets.nvae import BottomUp, Plan, TopDown
 
@@ -101,11 +101,10 @@ def nvae(
         )
     p_x = observed("nvae", likelihood, shape, levels, scale=scale, floor=floor, components=components)
     frame, space = _frame(shape[1:], plan.unit)
-    encoder = BottomUp(shape[0], plan)
-    seen = encoder if p_x.levels is None else Scaled(encoder, p_x.levels)
+    encoder = scaled(BottomUp(shape[0], plan), p_x)
     decoder = TopDown(p_x.context_shape[0], plan, space)
     crop = nn.ZeroPad2d((-frame[0], -frame[1], -frame[2], -frame[3]))
-    return NVAE(nn.Sequential(nn.ZeroPad2d(frame), seen), decoder, crop, p_x)
+    return NVAE(nn.Sequential(nn.ZeroPad2d(frame), encoder), decoder, crop, p_x)
 
 
 def _frame(space: tuple[int, ...], unit: int) -> tuple[tuple[int, int, int, int], tuple[int, ...]]:

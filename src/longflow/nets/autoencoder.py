@@ -12,12 +12,12 @@ SLOPE = 0.2
 """Of leaky rectifiers, below 0."""
 
 
-def start_by_glorot(*networks: nn.Module) -> None:
+def start_by_glorot(network: nn.Module) -> None:
     """Start linear layers and convolutions at uniform weights of ±√(6 / (fan in + fan out)), and biases of nought.
 
     (Glorot & Bengio 2010, equation 16; Keras' default, hence what its users' settings presume.)
     """
-    for layer in (layer for network in networks for layer in network.modules()):
+    for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:

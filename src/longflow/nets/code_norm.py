@@ -25,6 +25,8 @@ class CodeNorm(Statistic):
     def normalised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return both halves of x with mean 0 and deviation 1 over the batch, or over what was settled on."""
         if self.training:
+            if len(x) == 1:
+                raise UsageError("normalisation over a batch expects at least 2 rows; 1 came")
             mean, std = moments(x, self.mean.shape)
             variance = std.square()
         else:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from longflow.errors import UsageError
+from longflow.units import counted
 
 AT_ONCE = 2**23
 """Distances that are held at once: 64 MiB of float64."""
@@ -18,7 +19,7 @@ def flat(rows: np.ndarray) -> np.ndarray:
     vectors = rows.reshape(len(rows), -1).astype(np.float64)
     wrong = int((~np.isfinite(vectors)).any(1).sum())
     if wrong:
-        raise UsageError(f"expected finite numbers; {wrong} of {len(rows)} rows have others")
+        raise UsageError(f"expected finite numbers; not so in {wrong} of {counted(len(rows), 'row')}")
     return vectors
 
 

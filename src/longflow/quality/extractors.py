@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from longflow.errors import UsageError, choose
+from longflow.files import write_bytes, write_json
 from longflow.quality.features import LEAST_SIDE, Classifier, Extractor, Material, RandomConvolutions, Whitening
 from longflow.quality.inception import Inception
 
@@ -70,10 +70,10 @@ def extractor_of(
         torch.manual_seed(seed)
         made, measured = MAKERS[kind](material, seed, torch.device(device))
     facts = {**asked, "name": made.name, **measured, "sha256": made.sha256}
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.cpu().contiguous() for name, value in made.state_dict().items()}
-    _write(path.with_suffix(".safetensors"), save(weights))
-    _write(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
+    # Two commands at once make the same extractor; neither may read half of the other's.
+    write_bytes(path.with_suffix(".safetensors"), save(weights))
+    write_json(path.with_suffix(".json"), facts)
     return made, facts
 
 
@@ -161,10 +161,3 @@ MAKERS: dict[str, Callable[[Material, int, torch.device], tuple[Extractor, Facts
     "random": _random,
     "pca": _whitening,
 }
-
-
-def _write(path: Path, content: bytes) -> None:
-    # Two commands at once make the same extractor; neither may read half of the other's.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longflow.errors import UsageError
+from longflow.units import counted
 
 ROWS_AT_ONCE = 500
 FEATURES = 64
@@ -85,7 +86,9 @@ class Extractor(nn.Module, ABC):
         found = torch.cat(parts).double().cpu().numpy()
         wrong = int((~np.isfinite(found)).any(1).sum())
         if wrong:
-            raise UsageError(f"features expect finite numbers, not too large; {wrong} of {len(rows)} rows have others")
+            raise UsageError(
+                f"features expect finite numbers, not too large; not so in {wrong} of {counted(len(rows), 'row')}"
+            )
         return found
 
 

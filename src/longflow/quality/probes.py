@@ -10,6 +10,7 @@ from longflow.errors import UsageError, choose
 
 Metric = Literal["cosine", "euclidean"]
 METRICS = ("cosine", "euclidean")
+FEW_LABELS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ def compare_probes(
     train: Labelled,
     test: Labelled,
     *,
-    labels: int = 1000,
+    labels: int | None = None,
     k: int = 5,
     seed: int = 0,
 ) -> Mapping[str, Probe]:
@@ -55,7 +56,7 @@ def compare_probes(
         untrained: the same network with the weights that training starts from: what architecture alone does.
         train: rows of which neighbours are sought, and of which `labels` are drawn for the regression.
         test: rows whose classes are guessed.
-        labels: labelled rows of the regression; 0 for all of them.
+        labels: labelled rows of the regression, by default 1,000 or all of fewer; 0 for all of them.
         k: neighbours that vote.
         seed: of the draw of labelled rows, which is the same for all three.
     """
@@ -66,8 +67,10 @@ def compare_probes(
     }
 
 
-def probe(train: Labelled, test: Labelled, labels: int = 1000, k: int = 5, seed: int = 0) -> Probe:
+def probe(train: Labelled, test: Labelled, labels: int | None = None, k: int = 5, seed: int = 0) -> Probe:
     """Probe one embedding: rows of `train` and `test` are (N, F)."""
+    if labels is None:
+        labels = min(FEW_LABELS, len(train.rows))
     if not 0 <= labels <= len(train.rows):
         raise UsageError(f"expected at most {len(train.rows)} labels, the training rows there are; {labels} came")
     count = labels or len(train.rows)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from longflow.adaptive import settle
 from longflow.constraints import tighten
 from longflow.errors import TrainingDivergedError
+from longflow.seeds import fixed_draws
 from longflow.training.loop import Progress, State
-from longflow.units import nats
+from longflow.units import counted, nats
 
 Pair = tuple[Tensor, Tensor | None]
 """Rows and their contexts, where there are some."""
@@ -53,15 +54,17 @@ def keep_best(
     interval: int,
     steps: int,
     patience: int,
+    seed: int,
 ) -> None:
     """Draw from a loop of maximum likelihood; leave the model with the weights that `measure` was best of.
 
     `held`, empty at first, is told of each validation.
 
-    After each `interval` of steps, and the last, `measure` is asked for the mean log-likelihood of held-out rows, in
-    nats, under the (averaged) weights as they would be kept: in evaluation mode, tightened, and settled on `some`
-    training rows. After `patience` validations without a better one training ends (0: never). Where the loop ends
-    before the first validation the weights are those of the start.
+    After each `interval` of steps, and the last, `measure` is asked for the mean log-likelihood of held-out rows,
+    in nats, under the (averaged) weights as they would be kept: in evaluation mode, tightened, and settled on
+    `some` training rows; whatever is drawn for it is drawn anew from `seed`, and alike each time. After `patience`
+    validations without a better one training ends (0: never). Where the loop ends before the first validation the
+    weights are those of the start.
 
     Raises TrainingDivergedError where no validation gave a finite number.
     """
@@ -71,7 +74,8 @@ def keep_best(
         if progress.step % interval and progress.step != steps:
             continue
         held.training.append(-nats(sum(losses) / len(losses), some[0][0].numel()))
-        held.validation.append(measure(ready(state.best_weights, some)))
+        with fixed_draws(seed):
+            held.validation.append(measure(ready(state.best_weights, some)))
         held.steps.append(progress.step)
         losses = []
         if held.stale == 0:
@@ -80,7 +84,7 @@ def keep_best(
             break
     if held.validation and held.best == -math.inf:
         raise TrainingDivergedError(
-            f"held-out rows had no finite log-likelihood in any of {len(held.validation)} validation(s)"
+            f"held-out rows had no finite log-likelihood in any of {counted(len(held.validation), 'validation')}"
         )
     state.model.load_state_dict(kept)
     state.model.eval()

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from longflow.units import counted
 from longflow.words.result import Result
 
 
 def check_words(result: Result) -> str:
     """Return the measurements, a line each."""
-    what, of = ("events", "data") if "part" not in result else ("codes", "code")
+    what, of = ("event", "data") if "part" not in result else ("code", "code")
     whose = f"the {result['part']} of {result['model']}" if "part" in result else result["model"]
-    lines = [f"{whose}, {result['dims']} dimensions, {result['n']} {what} of each kind"]
+    lines = [f"{whose}, {counted(result['dims'], 'dimension')}, {counted(result['n'], what)} of each kind"]
     for dtype, measured in result["dtypes"].items():
         lines.append(f"{dtype}: round trip, max abs, in units of the {of} (and in standard deviations of the feature)")
         for kind, error in measured["round_trip_max_abs"].items():
@@ -39,7 +40,7 @@ def _certificate_words(found: Mapping[str, Any] | None) -> list[str]:
     verdict = {True: "certified", False: "NOT", None: "not certified (the bounds of norms are too loose)"}
     most = "more than can be waited for" if found["iterations"] is None else f"at most {found['iterations']}"
     return [
-        f"{found['blocks']} residual blocks: {verdict[found['certified']]} invertible",
+        f"{counted(found['blocks'], 'residual block')}: {verdict[found['certified']]} invertible",
         f"  largest norm of a layer {found['largest_layer_norm']:.6g} ({kind}); slope of a branch at most"
         f" {found['largest_slope_bound']:.4g}, measured on data {found['largest_measured_slope']:.4g}",
         f"  iterations of the inverse to 1e-6: {most}, on average {found['mean_iterations']:.1f}",

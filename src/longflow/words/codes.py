@@ -1,14 +1,14 @@
 """What codes are worth, as lines of text."""
 
-from longflow.units import with_error
+from longflow.units import counted, with_error
 from longflow.words.result import Result
 
 
 def codes_words(result: Result) -> str:
     """Return a line with what a representation is worth."""
-    events = f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}"
+    events = f"{result['model']} on {counted(result['n'], result['split'] + ' event')} of {result['data']}"
     if "error" in result:
-        way = f"the mean of {result['draws']} draws" if result["draws"] else "mean codes"
+        way = f"the mean of {counted(result['draws'], 'draw')}" if result["draws"] else "mean codes"
         return (
             f"{events}: error {with_error(result['error'], result['stderr_error'], '.2%')}, cross-entropy"
             f" {result['cross_entropy']:.4f} bits, calibration error {result['calibration_error']:.4f} (by {way});"
@@ -29,15 +29,16 @@ def probe_words(result: Result) -> str:
     """Return a line of accuracies for codes, for those of an untrained encoder, and for the rows."""
     first = next(iter(result["probes"].values()))
     lines = [
-        f"{result['model']}, {result['numbers']} numbers a code: {result['test_rows']:,} test events of"
+        f"{result['model']}, {counted(result['numbers'], 'number')} a code:"
+        f" {counted(result['test_rows'], 'test event')} of"
         f" {result['data']}, ± at most {first['stderr']:.1%}",
-        f"  {'':<18}{'linear, ' + format(first['labels'], ',') + ' labels':>22}"
+        f"  {'':<18}{'linear, ' + counted(first['labels'], 'label'):>22}"
         f"{str(first['k']) + ' nearest, cosine':>20}{'Euclid':>10}",
     ]
     for name, title in PROBED.items():
         one = result["probes"][name]
         lines.append(f"  {title:<18}{one['linear']:>22.1%}{one['cosine']:>20.1%}{one['euclidean']:>10.1%}")
-    return "\n".join([*lines, f"neighbours among {result['training_rows']:,} labelled training events"])
+    return "\n".join([*lines, f"neighbours among {counted(result['training_rows'], 'labelled training event')}"])
 
 
 def diagnose_words(result: Result) -> str:
@@ -60,11 +61,11 @@ def diagnose_words(result: Result) -> str:
 
 def cluster_words(result: Result) -> str:
     """Return how clusters are used, how they agree with classes where there are labels, and where they are written."""
-    used, shares = result["occupancy"]["used"], result["occupancy"]["shares"]
+    used, shares = result["occupancy"]["used"], [share for share in result["occupancy"]["shares"] if share]
     lines = [
-        f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}: {used} of"
-        f" {result['clusters']} clusters used, of {min(shares):.1%} to {max(shares):.1%} of the events; an event's"
-        f" cluster has the probability {result['mean_probability']:.2f} on average"
+        f"{result['model']} on {counted(result['n'], result['split'] + ' event')} of {result['data']}: {used} of"
+        f" {counted(result['clusters'], 'cluster')} used, of {min(shares):.1%} to {max(shares):.1%} of the events;"
+        f" an event's cluster has the probability {result['mean_probability']:.2f} on average"
     ]
     if "agreement" in result:
         found = result["agreement"]

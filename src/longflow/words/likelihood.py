@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from longflow.units import with_error
+from longflow.units import counted, with_error
 from longflow.words.codes import codes_words
 from longflow.words.result import Result
 
@@ -28,14 +28,14 @@ def evaluate_words(result: Result) -> str:
         return codes_words(result)
     how = ""
     if result["dequantiser"]:
-        how = f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw(s)"
+        how = f", {result['dequantiser']} dequantisation, {counted(result['importance_samples'], 'draw')}"
     how += f"; of p(x | {', '.join(result['context'])})" if "context" in result else ""
     how += _log_det_words(result.get("log_det")) + _steps_words(result.get("discretisation"))
     found, classes = result.get("accuracy"), ""
     if found:
         ways = {"bayes": "Bayes' rule", "classifier": "the classifier"}
         classes = "; classes found: " + ", ".join(f"{share:.1%} by {ways[way]}" for way, share in found.items())
-    events = f"{result['model']} on {result['n']:,} {result['split']} events of {result['data']}"
+    events = f"{result['model']} on {counted(result['n'], result['split'] + ' event')} of {result['data']}"
     if "trained" in result:
         return f"{events}{classes.replace(';', ':')} (the density beside it was not trained)"
     if "distance" in result.get("parts", {}):
@@ -52,7 +52,7 @@ def evaluate_words(result: Result) -> str:
     back = result["roundtrip_max_abs"]
     how += "" if back is None else f"; round trip {back:.2g}"
     if "parts" in result and not result["dequantiser"]:
-        how += f", {result['importance_samples']} draw(s)"
+        how += f", {counted(result['importance_samples'], 'draw')}"
     return (
         f"{events}: {with_error(result['bits_per_dim'], result['stderr_bits_per_dim'], '.4f')} bits/dim,"
         f" {result['nats']:.3f} nats (log-likelihood: {_kind(result)}{how}; units of the stored data;"
@@ -66,7 +66,12 @@ def _parts_words(result: Result) -> str:
     parts = result["parts"]
     told = f"; of one draw: reconstruction {parts['reconstruction']:.3f}, KL {parts['kl']:.3f} nats"
     told += f", {parts['used']} of {parts['groups']} parts of the code used" if "used" in parts else ""
-    return told + ("; a learned deviation is at its floor" if result.get("at_floor") else "")
+    return told + (f"; {floor_words(result['at_floor'])}" if result.get("at_floor") else "")
+
+
+def floor_words(share: float) -> str:
+    """Return which of the learned deviations are at their floor: 1 where it is one for all numbers."""
+    return "a learned deviation is at its floor" if share == 1 else f"{share:.0%} of deviations are at their floor"
 
 
 def _kind(result: Result) -> str:
@@ -85,17 +90,18 @@ def _log_det_words(how: Mapping[str, Any] | None) -> str:
     more = "no roulette" if none else f"{how['roulette']} roulette of {how['rate']:g} more on average"
     bias = f"bias at most {how['bias_bound_bits_per_dim']:.2g} bits/dim" if none else "unbiased"
     return (
-        f", log-determinants from {how['terms']} terms and {more}, {how['probes']} {how['probe']} probe(s), {bias};"
-        f" mean of {how['draws']} such draw(s){_draws_words(how)}"
+        f", log-determinants from {counted(how['terms'], 'term')} and {more},"
+        f" {counted(how['probes'], how['probe'] + ' probe')}, {bias}; mean of {counted(how['draws'], 'such draw')}"
+        f"{_draws_words(how)}"
     )
 
 
 def _solver_words(how: Mapping[str, Any]) -> str:
-    steps = f"to {how['tolerance']:g}" if "tolerance" in how else f"in {how['steps']} steps"
+    steps = f"to {how['tolerance']:g}" if "tolerance" in how else f"in {counted(how['steps'], 'step')}"
     drawn = "exact traces"
     if not how["exact"]:
-        drawn = f"traces from {how['probes']} {how['probe']} probe(s), mean of {how['draws']} such draw(s)"
-        drawn += _draws_words(how)
+        drawn = f"traces from {counted(how['probes'], how['probe'] + ' probe')}, mean of"
+        drawn += f" {counted(how['draws'], 'such draw')}{_draws_words(how)}"
     return f", {how['solver']} {steps}, {drawn}"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from longflow.units import with_error
+from longflow.units import counted, with_error
 from longflow.words.result import Result
 
 MEASURES = {
@@ -31,7 +31,7 @@ def quality_words(result: Result) -> str:
         f" {near['near_share']:.1%} ± {near['near_share_stderr']:.1%} of the samples nearer than all but 1% of those;"
         f" copies {near['copies']:.1%} (of test events {near['held_out_copies']:.1%})"
     )
-    return "\n".join([*lines, *([f"{lost:,} more samples were not finite and are left out"] if lost else [])])
+    return "\n".join([*lines, *([f"left out as not finite: {counted(lost, 'more sample')}"] if lost else [])])
 
 
 def _space_words(space: Mapping[str, Any]) -> list[str]:
