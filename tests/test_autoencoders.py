@@ -754,7 +754,7 @@ def test_a_deviation_at_its_floor_is_told():
     with torch.no_grad():
         model.observation.inner.s.fill_(-10.0)
     assert at_floor(model, x.numpy()) == 1
-    assert any("a learned deviation is at its floor" in told for told in warnings_of({"kl": 1.0}, 1.0))
+    assert any("deviations are at their floor" in told for told in warnings_of({"kl": 1.0}, 1.0))
     assert warnings_of({"kl": 1.0}, 0.009) == []
     close(model.observation.inner.log_scale.exp(), torch.tensor(0.1, dtype=torch.float64), 1e-4)
     model.observation.inner.s.requires_grad_()
@@ -771,7 +771,7 @@ def test_deviations_of_their_own_are_counted_at_their_floor():
         last.weight.zero_()
         last.bias.copy_(torch.tensor([0.0] * 4 + [-9.0, 0.0, -9.0, -9.0]))
     assert at_floor(model, x.numpy()) == 0.75
-    assert "75% of deviations are at their floor" in warnings_of({}, 0.75)[0]
+    assert "at their floor: 75% of them" in warnings_of({}, 0.75)[0]
 
 
 def test_deviations_at_their_floor_are_warned_of_once_and_told(tmp_path, capsys):
@@ -780,7 +780,7 @@ def test_deviations_at_their_floor_are_warned_of_once_and_told(tmp_path, capsys)
     assert capsys.readouterr().err.count("deviations are at their floor") == 1
     assert 0.01 < json.loads((tmp_path / "run" / "report.json").read_text())["at_floor"] < 1
     assert main(["evaluate", str(tmp_path / "run")]) == 0
-    assert "deviations are at their floor" in capsys.readouterr().out
+    assert "% of the learned deviations are at their floor" in capsys.readouterr().out
 
 
 # Seen from within

@@ -12,7 +12,6 @@ from longflow.distributions import EqualNormal, LatentModel, Normal
 from longflow.families.autoencoder import Autoencoder
 from longflow.objectives import Objective
 from longflow.seeds import fixed_draws
-from longflow.words.likelihood import floor_words
 
 ACTIVE_KL = 0.01
 """Mean KL of a number of the code, in nats, from which it counts as used."""
@@ -78,5 +77,8 @@ def warnings_of(parts: Mapping[str, Any], floored: float) -> list[str]:
             " ignores them (--kl-warmup, --free-bits, a weaker decoder or bnvae help)"
         )
     if floored > FEW:
-        told.append(f"{floor_words(floored)}: the likelihood is what the floor allows (see --floor)")
+        told.append(
+            f"learned deviations are at their floor: {floored:.0%} of them, and the likelihood is what the floor allows"
+            " (see --floor)"
+        )
     return told

@@ -177,7 +177,7 @@ CATALOGUE: dict[str, Model] = {
     ),
     "cvae": Model(
         cvae.cvae,
-        "variational autoencoder whose prior has a mean for each class (Su Jianlin's essay)",
+        "variational autoencoder whose prior has a mean and a deviation for each class (Su Jianlin's essay: a mean)",
         cvae.PRESETS,
         {},
         ELBO,

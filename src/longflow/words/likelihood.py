@@ -66,12 +66,8 @@ def _parts_words(result: Result) -> str:
     parts = result["parts"]
     told = f"; of one draw: reconstruction {parts['reconstruction']:.3f}, KL {parts['kl']:.3f} nats"
     told += f", {parts['used']} of {parts['groups']} parts of the code used" if "used" in parts else ""
-    return told + (f"; {floor_words(result['at_floor'])}" if result.get("at_floor") else "")
-
-
-def floor_words(share: float) -> str:
-    """Return which of the learned deviations are at their floor: 1 where it is one for all numbers."""
-    return "a learned deviation is at its floor" if share == 1 else f"{share:.0%} of deviations are at their floor"
+    floored = result.get("at_floor")
+    return told + (f"; {floored:.0%} of the learned deviations are at their floor" if floored else "")
 
 
 def _kind(result: Result) -> str:
