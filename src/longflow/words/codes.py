@@ -43,14 +43,19 @@ def probe_words(result: Result) -> str:
 
 def diagnose_words(result: Result) -> str:
     """Return what the codes hold, and the KL of each number or group of them."""
-    way = "" if result["stderr_kl"] is None else f" (from {result['draws']} draws of each code)"
-    mixture = f" (without labels: the mixture of {result['prior_classes']})" if result["prior_classes"] else ""
+    drawn = f"from {result['draws']} draws of each code"
+    prior = f"; p(z) without labels, the mixture of {result['prior_classes']}" if result["prior_classes"] else ""
+    way = "" if result["stderr_kl"] is None else f" ({drawn}{prior})"
     normal = result["mutual_information"] is not None
     return "\n".join(
         [
             f"{result['model']}, codes of {result['n']:,} {result['split']} events, in nats (a unit: a number of it)",
-            f"  KL to the prior, on average     {_drawn(result['kl'], result['stderr_kl'])}{way}{mixture}",
-            *(_surgery(result) if normal else ["  mutual information, gap         not estimated: no normal posterior"]),
+            f"  KL to the prior, on average     {_drawn(result['kl'], result['stderr_kl'])}{way}",
+            *(
+                _surgery(result)
+                if normal
+                else ["  mutual information, gap         not estimated: q(z | x) is not normal"]
+            ),
             *_kl_by_part(result),
         ]
     )
