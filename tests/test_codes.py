@@ -23,8 +23,8 @@ RANDOM = np.random.default_rng
 # Codes
 
 
-def quadrature(mu, scale, log_prior=norm.logpdf):
-    """Return I(X; Z) and KL(q(z) ‖ p(z)) of Gaussian posteriors on the line, by adaptive quadrature."""
+def quadrature(mu, scale):
+    """Return I(X; Z) and KL(q(z) ‖ N(0, 1)) of Gaussian posteriors on the line, by adaptive quadrature."""
 
     def mixture(z):
         return np.mean(norm.pdf(z, mu, scale))
@@ -40,7 +40,7 @@ def quadrature(mu, scale, log_prior=norm.logpdf):
 
     def gap(z):
         q = mixture(z)
-        return q * (math.log(q) - log_prior(z)) if q > 0 else 0.0
+        return q * (math.log(q) - norm.logpdf(z)) if q > 0 else 0.0
 
     return integral(information), integral(gap)
 
@@ -68,25 +68,24 @@ def log_normal(z):
 
 def log_mixture(z):
     """Return the logarithm of 0.3 N(-1, 0.5²) + 0.7 N(1.5, 1.2²), of the shape of z."""
-    return np.logaddexp(math.log(0.3) + norm.logpdf(z, -1, 0.5), math.log(0.7) + norm.logpdf(z, 1.5, 1.2))
+    parts = (math.log(w / s) - 0.5 * ((z - m) / s) ** 2 for w, m, s in ((0.3, -1.0, 0.5), (0.7, 1.5, 1.2)))
+    return np.logaddexp(*parts) - 0.5 * math.log(2 * math.pi)
 
 
 def test_under_a_mixture_all_three_are_those_of_quadrature():
     mu, scale = np.array([-1.0, 0.5, 2.0]), np.array([0.7, 1.2, 0.4])
-    information, gap = quadrature(mu, scale, log_mixture)
-    kl = np.mean(
-        [
-            quad(lambda z, m=m, s=s: norm.pdf(z, m, s) * (norm.logpdf(z, m, s) - log_mixture(z)), m - 9 * s, m + 9 * s)[
-                0
-            ]
-            for m, s in zip(mu, scale, strict=True)
-        ]
+    z = np.linspace(-12, 16, 20_001)[:, None]
+    log_q, log_p = norm.logpdf(z, mu, scale), log_mixture(z)
+    log_mean = np.logaddexp.reduce(log_q, axis=1, keepdims=True) - math.log(3)
+    # On a grid, sums of functions as smooth as these and nought at the ends are their integrals to the last digits.
+    kl, information, gap = (
+        (np.exp(log_q) * ratio).mean(1).sum() * (z[1, 0] - z[0, 0])
+        for ratio in (log_q - log_p, log_q - log_mean, log_mean - log_p)
     )
-    assert information + gap == pytest.approx(kl, abs=1e-7)
     found = diagnose_codes(
-        mu[:, None], np.log(scale)[:, None], log_prior=lambda z: log_mixture(z[:, 0]), draws=40_000, seed=1
+        mu[:, None], np.log(scale)[:, None], log_prior=lambda z: log_mixture(z[:, 0]), draws=10_000, seed=1
     )
-    assert 0 < found.stderr_gap < found.stderr_kl < 0.01
+    assert 0 < found.stderr_gap < found.stderr_kl < 0.02
     assert found.kl == pytest.approx(kl, abs=SIGMAS * found.stderr_kl)
     assert found.mutual_information == pytest.approx(information, abs=SIGMAS * found.stderr)
     assert found.gap == pytest.approx(gap, abs=SIGMAS * found.stderr_gap)
