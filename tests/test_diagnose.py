@@ -59,7 +59,7 @@ def test_without_labels_the_prior_is_the_mixture_of_its_normals(name, classes):
     model, x = small(name)
     with fixed_draws(1), torch.inference_mode():
         for p in model.prior.parameters():
-            p *= 5  # So far from N(0, I) that it could not be taken for it.
+            p *= 15  # So far from N(0, I) that it could not be taken for it.
         loc, log_scale = model.code(x)
         q, prior = Independent(Normal(loc.double(), log_scale.double().exp()), 1), mixture_of(model.prior)
         z = q.sample((DRAWS,))
