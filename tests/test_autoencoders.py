@@ -849,8 +849,17 @@ def test_diagnosis_adds_up(runs, capsys):
     assert found["mutual_information"] <= found["ceiling"] == pytest.approx(math.log(100))
     assert main(["diagnose", str(runs / "normal"), "-n", "50"]) == 0
     assert "log n" in capsys.readouterr().out
-    assert "normal posterior" in refused(capsys, "diagnose", runs / "grey")
-    assert "standard normal prior" in refused(capsys, "diagnose", runs / "flow")
+
+
+def test_diagnosis_of_a_flow_as_the_prior_or_as_the_posterior(runs, capsys):
+    """f-VAE's code before its flow is normal; KL and I(X; Z) are the same on either side."""
+    found = answer(capsys, "diagnose", runs / "flow", "-n", 100)
+    parts = answer(capsys, "evaluate", runs / "flow", "-n", 100)["parts"]
+    assert found["kl"] == pytest.approx(parts["kl"], rel=0.1)
+    assert found["kl"] == pytest.approx(found["mutual_information"] + found["gap"])
+    found = answer(capsys, "diagnose", runs / "grey", "-n", 100)
+    assert found["mutual_information"] is found["kl_of_groups"] is None
+    assert found["stderr_kl"] > 0
 
 
 # What a referee found

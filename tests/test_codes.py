@@ -9,6 +9,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from tolerances import SIGMAS
 
 from longflow.errors import UsageError
 from longflow.quality import Labelled, agreement, compare_probes, diagnose_codes, occupancy
@@ -60,12 +61,84 @@ def test_information_and_gap_are_those_of_quadrature(mu, scale):
     assert information + gap == pytest.approx(found.kl, abs=1e-7)
 
 
-def test_the_error_is_the_deviation_of_the_estimate():
+def log_normal(z):
+    """Return log N(z; 0, I) of codes (M, d)."""
+    return norm.logpdf(z).sum(1)
+
+
+def log_mixture(z):
+    """Return the logarithm of 0.3 N(-1, 0.5²) + 0.7 N(1.5, 1.2²), of the shape of z."""
+    parts = (math.log(w / s) - 0.5 * ((z - m) / s) ** 2 for w, m, s in ((0.3, -1.0, 0.5), (0.7, 1.5, 1.2)))
+    return np.logaddexp(*parts) - 0.5 * math.log(2 * math.pi)
+
+
+def test_under_a_mixture_all_three_are_those_of_quadrature():
+    mu, scale = np.array([-1.0, 0.5, 2.0]), np.array([0.7, 1.2, 0.4])
+    z = np.linspace(-12, 16, 20_001)[:, None]
+    log_q, log_p = norm.logpdf(z, mu, scale), log_mixture(z)
+    log_mean = np.logaddexp.reduce(log_q, axis=1, keepdims=True) - math.log(3)
+    # On a grid, sums of functions as smooth as these and nought at the ends are their integrals to the last digits.
+    kl, information, gap = (
+        (np.exp(log_q) * ratio).mean(1).sum() * (z[1, 0] - z[0, 0])
+        for ratio in (log_q - log_p, log_q - log_mean, log_mean - log_p)
+    )
+    found = diagnose_codes(
+        mu[:, None], np.log(scale)[:, None], log_prior=lambda z: log_mixture(z[:, 0]), draws=10_000, seed=1
+    )
+    assert 0 < found.stderr_gap < found.stderr_kl < 0.02
+    assert found.kl == pytest.approx(kl, abs=SIGMAS * found.stderr_kl)
+    assert found.mutual_information == pytest.approx(information, abs=SIGMAS * found.stderr)
+    assert found.gap == pytest.approx(gap, abs=SIGMAS * found.stderr_gap)
+    assert found.kl_of_dims is None
+
+
+def test_codes_of_linear_regression_are_those_of_the_closed_form():
+    """Of the code of z ~ N(Ax, s²) there is KL to any normal prior; drawn, it is that of the normals."""
+    random = RANDOM(5)
+    mu, log_scale = random.normal(size=(400, 3)) @ random.normal(size=(3, 3)), np.full((400, 3), math.log(0.4))
+    loc, scale = np.array([0.5, -1.0, 0.0]), np.array([2.0, 0.7, 1.3])
+    exact = (np.log(scale / 0.4) + (0.4**2 + (mu - loc) ** 2) / (2 * scale**2) - 0.5).sum(1).mean()
+    found = diagnose_codes(mu, log_scale, log_prior=lambda z: norm.logpdf(z, loc, scale).sum(1), draws=50)
+    assert found.stderr_kl < 0.02
+    assert found.kl == pytest.approx(exact, abs=SIGMAS * found.stderr_kl)
+
+
+def test_the_standard_normal_drawn_is_the_one_in_closed_form():
+    random = RANDOM(6)
+    mu, log_scale = random.normal(size=(200, 4)), random.normal(size=(200, 4)) * 0.5 - 1
+    exact, drawn = (diagnose_codes(mu, log_scale, log_prior=p, draws=50) for p in (None, log_normal))
+    assert (drawn.mutual_information, drawn.stderr, drawn.active) == (
+        exact.mutual_information,
+        exact.stderr,
+        exact.active,
+    )
+    assert exact.stderr_kl is None
+    assert exact.stderr_gap == exact.stderr
+    assert drawn.kl == pytest.approx(exact.kl, abs=SIGMAS * drawn.stderr_kl)
+    assert 0 < drawn.stderr_kl < 0.05
+    assert drawn.gap == pytest.approx(drawn.kl - drawn.mutual_information, abs=1e-12)
+
+
+def test_the_gap_has_no_noise_where_the_prior_is_where_codes_are():
+    """Posteriors far apart under the prior that is their mean: KL and I(X; Z) are log N, the gap is nought."""
+    mu, log_scale = 100.0 * np.arange(8)[:, None], np.zeros((8, 1))
+
+    def aggregate(z):
+        return np.logaddexp.reduce(norm.logpdf(z, mu[:, 0]), axis=1) - math.log(8)
+
+    found = diagnose_codes(mu, log_scale, log_prior=aggregate)
+    assert found.gap == pytest.approx(0, abs=1e-12)
+    assert found.stderr_gap == pytest.approx(0, abs=1e-12)
+    assert diagnose_codes(mu, log_scale, log_prior=log_normal).stderr_gap > 1
+
+
+def test_the_errors_are_the_deviations_of_the_estimates():
     random = RANDOM(0)
     mu, log_scale = random.normal(size=(30, 2)), random.normal(size=(30, 2)) * 0.3 - 0.5
-    found = [diagnose_codes(mu, log_scale, seed=k) for k in range(300)]
-    deviation = np.std([f.mutual_information for f in found])
-    assert np.mean([f.stderr for f in found]) == pytest.approx(deviation, rel=0.15)
+    found = [diagnose_codes(mu, log_scale, log_prior=lambda z: log_mixture(z).sum(1), seed=k) for k in range(300)]
+    for value, error in (("mutual_information", "stderr"), ("kl", "stderr_kl"), ("gap", "stderr_gap")):
+        deviation = np.std([getattr(f, value) for f in found])
+        assert np.mean([getattr(f, error) for f in found]) == pytest.approx(deviation, rel=0.15)
 
 
 def test_three_numbers_add_up_and_dimensions_to_their_sum():

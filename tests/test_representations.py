@@ -605,6 +605,18 @@ def test_evaluation_of_a_bottleneck(runs, capsys):
     assert "bits of their data" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "term"), [("vib", "rate"), ("infomax", "kl")])
+def test_diagnosis_of_representations(runs, capsys, name, term):
+    found = answer(capsys, "diagnose", runs / name)
+    assert found["kl"] == pytest.approx(answer(capsys, "evaluate", runs / name)["terms"][term], rel=1e-5)
+    assert found["kl"] == pytest.approx(sum(found["kl_of_dims"]))
+    assert found["kl"] == pytest.approx(found["mutual_information"] + found["gap"])
+    assert found["stderr_kl"] is found["kl_of_groups"] is found["prior_classes"] is None
+    assert len(found["kl_of_dims"]) == found["dims"]
+    assert main(["diagnose", str(runs / name), "-n", "50"]) == 0
+    assert "KL by unit" in capsys.readouterr().out
+
+
 def test_evaluation_of_infomax(runs, capsys):
     found = answer(capsys, "evaluate", runs / "infomax")
     assert set(found["js_bounds"]) == {"global", "local"}

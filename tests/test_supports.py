@@ -231,7 +231,7 @@ def test_a_diagnosis_takes_the_middle_of_whole_columns_alone(monkeypatch):
     model = supported(longflow.build("vae", shape=(2,), latent=2), [Support(whole=True), Support()]).eval()
     seen = []
     monkeypatch.setattr(model.density, "code", lambda x: seen.append(x) or (x, torch.zeros_like(x)))
-    monkeypatch.setattr(DIAGNOSE, "open_model", lambda *_: (SimpleNamespace(config=CONFIG.copy), model))
+    monkeypatch.setattr(DIAGNOSE, "open_any", lambda *_: (SimpleNamespace(config=CONFIG.copy), model))
     monkeypatch.setattr(DIAGNOSE, "dataset_of", lambda *_: dataset(np.arange(4), np.arange(4) / 8))
     DIAGNOSE.diagnose("run", split="train")
     close(torch.cat(seen), torch.tensor([[k + 0.5, k / 8] for k in range(4)]))

@@ -80,8 +80,8 @@ class VIB(Representation):
         self.encoder, self.bottleneck = encoder, Bottleneck(latent)
         self.classifier, self.multiplier = nn.Linear(latent, classes), Multiplier()
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.bottleneck.code.mean(self.encoder(self.inner(x)))
+    def code(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.bottleneck.code.moments(self.encoder(self.inner(x)))
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of q(y | z), (B, K), of a noisy code in training and of its mean in evaluation."""

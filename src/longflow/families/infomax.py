@@ -69,8 +69,8 @@ class InfoMax(Representation):
         self.trunk, self.head, self.bottleneck = trunk, head, Bottleneck(latent)
         self.whole, self.place = whole, place
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.bottleneck.code.mean(self.head(self.trunk(self.inner(x))))
+    def code(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.bottleneck.code.moments(self.head(self.trunk(self.inner(x))))
 
     def terms(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return `global` and, of pictures, `local` (`jensen_shannon`, of the mean position), and `kl` to N(0, I)."""

@@ -17,7 +17,8 @@ from longflow.objectives import Objective
 class Representation(EventModel, ABC):
     """A model of codes z of data x: it has an encoder and no density.
 
-    - `encode` maps data to codes, (B, *latent_shape), without noise. In evaluation mode rows do not meet.
+    - `code` maps data to the normal codes that they get, whose prior is N(0, I), and `encode` to their means, (B,
+      *latent_shape). In evaluation mode rows do not meet.
     - `terms` are what an objective weighs, for each row of a batch, in nats. They are of codes with their noise, as the
       bounds are that they estimate, in evaluation too; rows may meet, as one another's negatives.
     - `probabilities` are of the classes, where it `predicts` some.
@@ -38,8 +39,12 @@ class Representation(EventModel, ABC):
         self.first = Chain()
 
     @abstractmethod
+    def code(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-deviation of q(z | x) for data x, (B, *shape), each (B, *latent_shape)."""
+
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map data x, (B, *shape), to the centres of their codes, (B, *latent_shape); a context is not looked at."""
+        """Map data x, (B, *shape), to the means of their codes, (B, *latent_shape); a context is not looked at."""
+        return self.code(x)[0]
 
     @abstractmethod
     def terms(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:

@@ -42,21 +42,54 @@ def probe_words(result: Result) -> str:
 
 
 def diagnose_words(result: Result) -> str:
-    """Return what the codes hold, and the KL of each number of them, largest first."""
-    largest = sorted(enumerate(result["kl_of_dims"]), key=lambda pair: -pair[1])
-    full = result["mutual_information"] > 0.95 * result["ceiling"]
+    """Return what the codes hold, and the KL of each number or group of them."""
+    drawn = f"from {result['draws']} draws of each code"
+    prior = f"; p(z) without labels, the mixture of {result['prior_classes']}" if result["prior_classes"] else ""
+    way = "" if result["stderr_kl"] is None else f" ({drawn}{prior})"
+    normal = result["mutual_information"] is not None
     return "\n".join(
         [
             f"{result['model']}, codes of {result['n']:,} {result['split']} events, in nats (a unit: a number of it)",
-            f"  KL to the prior, on average     {result['kl']:.3f}",
-            f"  = mutual information I(X; Z)    {result['mutual_information']:.3f} ± {result['stderr']:.2g}"
-            f" (at most log n = {result['ceiling']:.3f}{': it is full' if full else ''})",
-            f"  + aggregate-posterior gap       {result['gap']:.3f}"
-            f"{' (of these n codes; that of all data is smaller, by as much as I(X; Z) is larger)' if full else ''}",
-            f"  active units                    {result['active_units']} of {result['dims']}",
-            "  KL by unit                      " + ", ".join(f"z{d} {kl:.3f}" for d, kl in largest[:20]),
+            f"  KL to the prior, on average     {_drawn(result['kl'], result['stderr_kl'])}{way}",
+            *(
+                _surgery(result)
+                if normal
+                else ["  mutual information, gap         not estimated: q(z | x) is not normal"]
+            ),
+            *_kl_by_part(result),
         ]
     )
+
+
+def _surgery(result: Result) -> list[str]:
+    """Return lines of what KL is the sum of, and of the active units."""
+    full = result["mutual_information"] > 0.95 * result["ceiling"]
+    return [
+        f"  = mutual information I(X; Z)    {_drawn(result['mutual_information'], result['stderr'])}"
+        f" (at most log n = {result['ceiling']:.3f}{': it is full' if full else ''})",
+        f"  + aggregate-posterior gap       {_drawn(result['gap'], result['stderr_gap'])}"
+        f"{' (of these n codes; that of all data is smaller, by as much as I(X; Z) is larger)' if full else ''}",
+        f"  active units                    {result['active_units']} of {result['dims']}",
+    ]
+
+
+def _kl_by_part(result: Result) -> list[str]:
+    """Return lines of KL by unit, largest first, or by group; none where KL has no parts."""
+    if result["kl_of_dims"] is not None:
+        largest = sorted(enumerate(result["kl_of_dims"]), key=lambda pair: -pair[1])
+        return ["  KL by unit                      " + ", ".join(f"z{d} {kl:.3f}" for d, kl in largest[:20])]
+    if result["kl_of_groups"] is None:
+        return []
+    groups = result["kl_of_groups"]
+    return [
+        f"  groups of more than 0.01 nats   {result['used_groups']} of {len(groups)}",
+        "  KL by group, the coarsest first " + ", ".join(f"{kl:.3f}" for kl in groups),
+    ]
+
+
+def _drawn(value: float, error: float | None) -> str:
+    """Return a value and, where it was drawn, its standard error to two digits."""
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.2g}"
 
 
 def cluster_words(result: Result) -> str:
