@@ -156,3 +156,4 @@ def test_what_has_no_codes_and_too_few_draws_are_refused(runs, capsys):
     assert "holds a nice" in refused(capsys, "diagnose", runs / "nice")
     assert "--draws >= 2" in refused(capsys, "diagnose", runs / "nvae", "--draws", 1)
     assert "-n >= 2" in refused(capsys, "diagnose", runs / "nvae", "-n", 1)
+    assert "a seed of 0 to" in refused(capsys, "diagnose", runs / "mixture", "--seed", -1)

@@ -17,14 +17,14 @@ from longflow.distributions import LatentModel, StandardNormal
 from longflow.errors import UsageError
 from longflow.families import VAE, Autoencoder, Coder, Representation
 from longflow.quality.codes import LogPrior, diagnose_codes, error_of_draws
-from longflow.seeds import fixed_draws
+from longflow.seeds import check_seed, fixed_draws
 
 MOST = 5000
 
 PARTS = (
-    *("kl_of_dims", "prior_classes", "active_units", "mutual_information", "stderr", "gap", "stderr_gap"),
-    *("kl_of_groups", "used_groups"),
-)
+    "kl_of_dims", "prior_classes", "active_units", "mutual_information", "stderr", "gap", "stderr_gap",
+    "kl_of_groups", "used_groups",
+)  # fmt: skip
 """What is null where codes are not of the kind that has it."""
 
 
@@ -83,6 +83,7 @@ def diagnose(
         raise UsageError(f"diagnose expects a model with noisy codes (vae, nvae, vib, ...); {folder} holds a {name}")
     if (n is not None and n < 2) or draws < 2:
         raise UsageError(f"expected -n >= 2 and --draws >= 2; {n} and {draws} came")
+    check_seed(seed)
     rows = dataset_of(folder, data).split(split)[: MOST if n is None else n]
     with torch.inference_mode():
         found = measured(model, rows, draws, seed)
