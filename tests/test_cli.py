@@ -306,7 +306,7 @@ def test_a_small_folder_of_pictures_trains_to_a_report(tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["train", "nice", "--data", str(tmp_path / "in"), "--steps", "2", "--out", str(out), *SMALL]) == 0
     told = said(capsys)[0]
-    assert "nice on 1 test events" in told
+    assert "nice on 1 test event" in told
     assert "nan" not in told
     assert (out / "report.html").is_file()
     assert json.loads((out / "report.json").read_text())["stderr_bits_per_dim"] is None
