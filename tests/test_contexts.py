@@ -238,7 +238,7 @@ def test_arrays_of_any_shape_are_contexts(arrays, tmp_path):
         ({}, "unknown array of contexts"),
         ({"context": np.zeros((39, 2))}, "expected numbers for 40 rows"),
         ({"context": np.full((40, 2), "a")}, "expected numbers for 40 rows"),
-        ({"context": np.full((40, 2), np.nan)}, "contexts of train: 80 value(s) missing, infinite"),
+        ({"context": np.full((40, 2), np.nan)}, "contexts of train: 80 values missing, infinite"),
         ({"context": np.ones((40, 2)) * np.arange(40)[:, None] * [1, 0]}, "context 'context2' has the same value"),
         ({"context": np.zeros((40, 2, 3, 3))}, "channel 0 has the same value"),
         ({"context": np.zeros((40, 0))}, "there is nothing in them"),

@@ -160,7 +160,7 @@ def test_fill(given, sizes):
 
 
 def test_fill_needs_ten_rows_only_to_cut():
-    refused("9 row(s)", "at least 10", call=fill, args=("it", {"train": np.arange(9)}))
+    refused("9 rows", "at least 10", call=fill, args=("it", {"train": np.arange(9)}))
     assert [len(x) for x in fill("it", {"train": np.arange(10)}).values()] == [8, 1, 1]
     assert fill("it", dict.fromkeys(SPLITS, np.arange(2)))["train"].tolist() == [0, 1]
 
@@ -565,7 +565,7 @@ def test_folder_refuses_what_is_missing(tmp_path):
 
 
 def test_folder_of_few(tmp_path):
-    refused("9 row(s)", "at least 10", args=(pictures(tmp_path, 9),))
+    refused("9 rows", "at least 10", args=(pictures(tmp_path, 9),))
 
 
 # Arrays
@@ -644,12 +644,12 @@ BAD_ARRAYS = {
     "text": ({"x": np.array([["a", "b"]] * 20)}, ["<U1"]),
     "complex": ({"x": POINTS + 1j}, ["complex128"]),
     "integer images": ({"x": BYTES.astype(int)}, ["int64", "uint8"]),
-    "nan": ({"x": with_value(POINTS, 4, 2, np.nan)}, ["1 value(s)", "row 4, feature 2"]),
-    "nans": ({"train": POINTS, "test": with_value(POINTS, slice(5, 7), 1, np.inf)}, ["test", "2 value(s)", "row 5"]),
+    "nan": ({"x": with_value(POINTS, 4, 2, np.nan)}, ["1 value missing", "row 4, feature 2"]),
+    "nans": ({"train": POINTS, "test": with_value(POINTS, slice(5, 7), 1, np.inf)}, ["test", "2 values", "row 5"]),
     "beyond float32": ({"x": with_value(POINTS, 3, 0, 1e39)}, ["row 3, feature 0", "float32"]),
     "constant": ({"x": with_value(POINTS, slice(None), 1, 5)}, ["feature 1 has the same value in every row", "drop"]),
     "constant in float32": ({"x": POINTS * 1e-6 + 1e6}, ["column 'x1' varies by", "about 1000000", "subtract"]),
-    "few": ({"x": POINTS[:9]}, ["9 row(s)"]),
+    "few": ({"x": POINTS[:9]}, ["9 rows"]),
     "empty": ({"train": POINTS[:0], "validation": POINTS, "test": POINTS}, ["train split is empty"]),
     "two arrays": ({"a": POINTS, "b": POINTS}, ["a, b", "'train'"]),
     "x twice": ({"x": POINTS, "X": POINTS}, ["x, X"]),
@@ -747,12 +747,12 @@ BAD_CSV = {
     "long text": (rows("1," + "long " * 50), ["line 22", "'long long"]),
     "text of two lines": (rows('1,"two\nlines"'), ["'two\\nlines'"]),
     "missing": (rows("1,"), ["line 22", "column 'b'", "drop or fill"]),
-    "NA": (rows("NA,1", "1,?"), ["2 value(s)", "line 22", "column 'a'"]),
+    "NA": (rows("NA,1", "1,?"), ["2 values", "line 22", "column 'a'"]),
     "nan": (rows("", "nan,1"), ["line 23", "column 'a'"]),
     "inf": (rows("1,-inf"), ["line 22", "column 'b'"]),
     "beyond float32": (rows("1,1e40"), ["line 22", "float32"]),
-    "ragged": (rows("1,2,3"), ["line 22", "3 cell(s)", "2 columns"]),
-    "short": (rows("1"), ["line 22", "1 cell(s)"]),
+    "ragged": (rows("1,2,3"), ["line 22", "3 cells", "2 columns"]),
+    "short": (rows("1"), ["line 22", "1 cell,"]),
     "constant": (
         "a,b\n" + "".join(f"{k},7\n" for k in range(20)),
         ["column 'b' has the same value in every row", "drop"],
@@ -761,8 +761,8 @@ BAD_CSV = {
         "a,b\n" + "".join(f"{k},{1700000000 + k % 3}\n" for k in range(20)),
         ["column 'b' varies by 2 about 1.7e+09", "subtract"],
     ),
-    "few": ("a,b\n1,2\n", ["1 row(s)", "at least 10"]),
-    "no rows": ("a,b\n", ["0 row(s)", "at least 10"]),
+    "few": ("a,b\n1,2\n", ["1 row;", "at least 10"]),
+    "no rows": ("a,b\n", ["0 rows", "at least 10"]),
     "empty": ("", ["is empty"]),
     "names": ("a,a\n1,2\n", ["two columns named 'a'"]),
     "binary": (b"\xff\xfe\x00\x81", ["cannot be read", "utf-8"]),
@@ -807,7 +807,7 @@ BAD_PARQUET = {
     "dates": ({"c": pd.date_range("2020-01-01", periods=20)}, ["column 'c'", "2020-01-01"]),
     "missing": ({"c": [*range(19), None]}, ["row 19", "column 'c'", "drop or fill"]),
     "missing integer": ({"c": pd.array([*range(19), None], dtype="Int64")}, ["row 19", "column 'c'"]),
-    "nothing": ({"c": [None] * 20}, ["20 value(s)", "row 0", "column 'c'"]),
+    "nothing": ({"c": [None] * 20}, ["20 values", "row 0", "column 'c'"]),
     "constant": ({"c": 1}, ["column 'c' has the same value"]),
 }
 

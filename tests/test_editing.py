@@ -236,7 +236,7 @@ BAD = {
     "label weight": (lambda b, t: [*TRAIN, t / "x", "--classes", 10, "--label-weight", -1], ">= 0"),
     "label": (lambda b, t: ["sample", b / "bars", "--label", 2], "--label of 0 to 1; 2 came"),
     "no classes": (lambda b, t: ["sample", b / "bare", "--label", 0], "no classes"),
-    "temperatures": (lambda b, t: ["sample", b / "bare", "--scale-temperature", 1], "each of 2 scale(s); 1 came"),
+    "temperatures": (lambda b, t: ["sample", b / "bare", "--scale-temperature", 1], "each of 2 scales; 1 came"),
     "both": (lambda b, t: ["sample", b / "bare", "--scale-temperature", 1, 1, "--temperature", 1], "not both"),
     "scales": (lambda b, t: ["resample", b / "bare", "--scales", 2], "scales of 0 to 1; 2 came"),
     "no draws": (lambda b, t: ["resample", b / "bare", "--draws", 0], "--draws >= 1"),
@@ -249,7 +249,7 @@ BAD = {
     ),
     "missing row": (
         lambda b, t: ["edit", b / "bare", "--attribute", "right", "--table", b / "short.csv"],
-        "189 lines, expected one for each of the 190 rows of the data; row 17 is missing",
+        "189 lines, expected one for each of 190 rows of the data; row 17 is missing",
     ),
     "constant attribute": (
         lambda b, t: ["edit", b / "bare", "--attribute", "right", "--table", b / "constant.csv"],
@@ -273,7 +273,7 @@ BAD = {
     "even points": (lambda b, t: ["edit", b / "bars", "--attribute", "1", "--points", 4], "odd number"),
     "manifold": (lambda b, t: ["manifold", b / "bare", "--points", 1], "--points >= 2"),
     "latents as a table": (lambda b, t: ["latents", b / "bare", "--out", t / "x.npz"], ".png"),
-    "odd sides": (lambda b, t: ["train", "realnvp", "--scales", 4, "--out", t / "x"], "3 time(s); 16x16 would do"),
+    "odd sides": (lambda b, t: ["train", "realnvp", "--scales", 4, "--out", t / "x"], "3 times; 16x16 would do"),
 }  # fmt: skip
 
 

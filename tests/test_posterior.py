@@ -191,7 +191,7 @@ def test_rows_without_a_finite_density_are_named_before_training(row):
     """Held out (row 7) or not: a logit has no number at 1.5, a root none of negative numbers."""
     theta, x = torch.rand(50, 2), simulate(50)[1]
     x[row] = -100.0
-    told = f"1 rows are not, the first is row {row}"
+    told = f"not so in 1 row, the first is row {row}"
     assert f"log-densities before training; {told}" in refused(theta, x, embedding=Root())
     theta[row, 1] = 1.5
     assert f"parameters under `unconstrained`; {told}" in refused(theta, x, unconstrained=Logit(0.0))
@@ -221,7 +221,7 @@ def test_draws_that_have_no_rank_are_refused():
         spoiled = iter((torch.zeros(9, 2), torch.tensor([0.0, wrong]).expand(9, 2)))
         with pytest.raises(UsageError, match="finite draws; 9 of 9 are not for row 1"):
             sbc_ranks(lambda n, seen, spoiled=spoiled: next(spoiled), theta, x, draws=9)
-    with pytest.raises(UsageError, match="finite parameters; 1 rows are not, the first is row 2"):
+    with pytest.raises(UsageError, match="finite parameters; not so in 1 row, the first is row 2"):
         sbc_ranks(exact_sample, theta.index_fill(0, torch.tensor([2]), math.nan), x)
 
 
@@ -278,10 +278,10 @@ def test_mistakes_are_told():
     assert "(50,) and" in refused(theta[:, 0], x)
     assert "and (50,) came" in refused(theta, x[:, 0])
     assert "at least 10 simulations; 0 came" in refused(theta[:0], x[:0])
-    assert "observations; 2 rows are not, the first is row 7" in refused(
+    assert "observations; not so in 2 rows, the first is row 7" in refused(
         theta, x.index_fill(0, torch.tensor([7, 9]), math.nan)
     )
-    assert "parameters; 1 rows are not, the first is row 3" in refused(
+    assert "parameters; not so in 1 row, the first is row 3" in refused(
         theta.index_fill(0, torch.tensor([3]), math.inf), x
     )
     assert "in the support" in refused(theta, x, support=constraints.independent(constraints.positive, 1))

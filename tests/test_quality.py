@@ -468,7 +468,7 @@ def test_samples_that_are_not_finite_are_counted(digits, tmp_path, monkeypatch):
     monkeypatch.setattr("longflow.commands.quality.draw", broken)
     found = quality(str(digits.path), n=60, extractor="pca", cache=str(tmp_path), device="cpu")
     assert (found["n"], found["not_finite"]) == (53, 7)
-    assert "7 more samples were not finite" in quality_words(found)
+    assert "left out as not finite: 7 more samples" in quality_words(found)
     with pytest.raises(UsageError, match="7 of 26 samples are not finite"):
         quality(str(digits.path), n=26, extractor="pca", cache=str(tmp_path), device="cpu")
 

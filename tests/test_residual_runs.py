@@ -64,7 +64,7 @@ def test_estimates_say_how_they_were_had(runs, capsys):
     assert 0 < how["stderr_of_draws_bits_per_dim"] < found["stderr_bits_per_dim"]
     main(["evaluate", str(runs / "estimated"), "-n", "20"])
     told = capsys.readouterr().out
-    assert "20 terms and poisson roulette of 2 more on average, 1 gaussian probe(s), unbiased; mean of 4" in told
+    assert "20 terms and poisson roulette of 2 more on average, 1 gaussian probe, unbiased; mean of 4" in told
     assert "estimate of a lower bound" in told
 
 
@@ -489,7 +489,7 @@ def test_training_takes_up_where_it_stopped_bit_by_bit():
         (["--classes", "10", "--head", "group"], "groups"),
         (["--widening", "0"], "widening >= 1"),
         (["--no-squeeze-first", "--scales", "2"], "expects squeeze_first of pictures of one channel"),
-        (["--no-squeeze-first", "--scales", "6", "--classes", "10"], "can be halved 3 time(s)"),
+        (["--no-squeeze-first", "--scales", "6", "--classes", "10"], "can be halved 3 times"),
         (["--classes", "10", "--head", "batch", "--batch", "1"], "at least 2 rows in a batch"),
     ],
 )
