@@ -590,7 +590,7 @@ def test_inverse_of_no_contraction_names_its_rows():
         branch.weight.mul_(3)
     z = torch.randn(4, 3)
     z[2] = 0
-    with pytest.raises(InversionError, match=r"row 0 .*error") as caught:
+    with pytest.raises(InversionError, match=r"rows 0 .*error") as caught:
         block.inverse(z)
     assert caught.value.rows == [0, 1, 3]
     assert all(error > 1e-3 or math.isnan(error) for error in caught.value.errors)
