@@ -506,20 +506,26 @@ def test_a_flag_that_comes_twice_would_be_seen():
 
 
 def test_a_complaint_is_one_line_in_any_terminal():
-    """tyro draws its box with other characters where a terminal has none but those of ASCII."""
-    box = ["+- Invalid choice ---+", "| invalid choice 'lime' for argument '--path'. Expected one of ('line',     |"]
-    box += [
-        "| 'arc') |",
-        "| .      |",
-        "| ------------------ |",
-        "| For full helptext, run longflow interpolate --help |",
-        "+----+",
+    """tyro draws a box around it, or rules of hyphens where a terminal has none but the characters of ASCII."""
+    told, rule = "invalid choice 'lime' for argument '--path'. Expected one of ('line', 'arc').", 40 * "-"
+    plain = [
+        " Invalid choice   ",
+        f" {rule} ",
+        f"  {told} ",
+        f"  {rule}",
+        "  For full helptext, run longflow interpolate --help ",
+        "",
     ]
-    said = _condensed("\n".join(box), "interpolate")
-    assert said == (
-        "invalid choice 'lime' for argument '--path'. Expected one of ('line', 'arc'); did you mean 'line'?"
-        " (see longflow interpolate --help)"
-    )
+    boxed = [
+        "╭─ Invalid choice ─────╮",
+        *(f"│ {line} │" for line in (told[:-1], ".", 40 * "─", "For full ...")),
+        "╰──╯",
+    ]
+    for box in (plain, boxed):
+        assert _condensed("\n".join(box), "interpolate") == (
+            "invalid choice 'lime' for argument '--path'. Expected one of ('line', 'arc'); did you mean 'line'?"
+            " (see longflow interpolate --help)"
+        )
 
 
 BAD = {

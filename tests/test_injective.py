@@ -475,7 +475,7 @@ def test_a_manifold_is_trained_and_told_by_the_commands(tmp_path, capsys):
     assert main(["sample", run, "--out", str(tmp_path / "s.csv")]) == 0
     capsys.readouterr()
     assert main(["check", run]) == 0
-    assert "the chart of rectangular, 1 dimensions, 8 codes" in capsys.readouterr().out
+    assert "the chart of rectangular, 1 dimension, 8 codes" in capsys.readouterr().out
     for arguments, told in (
         (["check", run, "--part", "prior"], "unknown part 'prior' (known: chart)"),
         (["evaluate", run, "--importance-samples", "2"], "draws nothing"),

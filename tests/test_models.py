@@ -509,7 +509,7 @@ def test_wrong_classes_are_told(classes, says):
 @pytest.mark.parametrize(
     ("shape", "options", "says"),
     [
-        ((1, 7, 8), {}, "halved 0 time.s.; 6x8 or 8x10"),
+        ((1, 7, 8), {}, "halved 0 times; 6x8 or 8x10"),
         ((1, 4, 4), {"scales": 3}, "halved 2 time"),
         ((1, 8), {}, "events of shape"),
         ((1, 4, 4), {"norm": "bath"}, "did you mean 'batch'"),

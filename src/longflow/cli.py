@@ -11,6 +11,7 @@ import shlex
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from itertools import dropwhile, takewhile
 from typing import Annotated, Any
 
 import docstring_parser
@@ -233,16 +234,20 @@ def parse(fields: Sequence[Field], given: Sequence[str], name: str, about: str) 
 
 
 def _condensed(complaint: str, name: str) -> str:
-    """Turn tyro's box, which is drawn with +-| in a terminal of ASCII, into one line: what is wrong, what was meant."""
-    lines = [line.strip("│|╭╮╰╯─ ") for line in complaint.splitlines()[1:]]
-    ruled = (i for i, line in enumerate(lines) if not line.strip("+-"))
-    wrong = " ".join(lines[: next(ruled, len(lines))]).rstrip(". ")
+    """Turn tyro's box, or its lines between rules in a terminal of ASCII, into one: what is wrong, what was meant."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in complaint.splitlines()[1:]]
+    wrong = " ".join(takewhile(lambda line: not _is_rule(line), dropwhile(_is_rule, lines))).replace(" .", ".")
+    wrong = wrong.rstrip(".")
     meant = re.search(r"Perhaps you meant:\s+(-[\w-]+)", " ".join(lines))
     told = f"; did you mean {meant[1]}?" if meant else ""
     choice = re.search(r"invalid choice '(.*?)' for .* one of \((.*)\)", wrong)
     if choice:
         told = nearest(choice[1], re.findall(r"'(.*?)'", choice[2]))
     return f"{wrong or complaint}{told} (see longflow {name} --help)"
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("-")
 
 
 def _show(result: Result, words: Callable[[Result], str], *, as_json: bool) -> None:
