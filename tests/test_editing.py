@@ -82,6 +82,14 @@ def test_runs_from_before_classes_resume(tmp_path, capsys):
     answer(capsys, "train", "nice", "--steps", 30, "--resume", "--out", tmp_path / "old")
 
 
+def test_runs_with_settings_that_say_nothing_resume(tmp_path, capsys):
+    """A weight of labels without classes, and a patience below 0, were once accepted, and did nothing."""
+    answer(capsys, "train", "nice", "--steps", 20, "--out", tmp_path / "old")
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    (tmp_path / "old" / "config.json").write_text(json.dumps({**config, "label_weight": 7.0, "patience": -1}))
+    assert main(["train", "nice", "--resume", "--steps", "30", "--out", str(tmp_path / "old")]) == 0
+
+
 def test_a_direction_moves_what_it_says_and_passes_through_the_event(bars, capsys):
     strips = []
     for k, more in enumerate((["right", "--table", "attributes.csv"], ["right", "--table", "shuffled.csv"], ["1"])):

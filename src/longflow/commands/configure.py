@@ -97,7 +97,7 @@ def configuration(
     """
     choose("model", name, CATALOGUE)
     check_seed(settings.seed)
-    if settings.patience < 0:
+    if settings.patience < 0 and not settings.resume:
         raise UsageError(f"expected --patience >= 0; {settings.patience} came")
     if settings.noise is not None and dataset.levels is None:
         raise UsageError("--noise expects data with levels; these are continuous")
@@ -119,8 +119,9 @@ def configuration(
             f" {resolved['clusters']:,} came"
         )
     for flag, asked in (("density", settings.density_weight != 1), ("label", settings.label_weight != LABEL_WEIGHT)):
-        if asked and not resolved.get("classes"):
-            raise UsageError(f"--{flag}-weight is for models of classes; this one has none (--classes)")
+        if asked and not resolved.get("classes") and not settings.resume:
+            hint = " (--classes)" if "classes" in resolved else ""
+            raise UsageError(f"--{flag}-weight is for models of classes; this one has none{hint}")
     return {
         "longflow": longflow.__version__,
         "torch": torch.__version__,
@@ -163,7 +164,8 @@ def _objective(name: str, fields: Mapping[str, Any] | None, settings: Settings) 
     kind = CATALOGUE[name].objective
     if kind is None:
         return None
-    if settings.noise is not None or settings.density_weight != 1 or settings.label_weight != LABEL_WEIGHT:
+    weighed = settings.density_weight != 1 or settings.label_weight != LABEL_WEIGHT
+    if (settings.noise is not None or weighed) and not settings.resume:
         raise UsageError(
             f"{name} expects no --noise, --density-weight or --label-weight: it is trained by its own objective"
         )

@@ -51,9 +51,10 @@ def _objective(run: Run, result: Mapping[str, Any]) -> Section:
     curve = figures.learning_curve(run.metrics(), train=names.train, validation=names.validation, unit=names.unit)
     if "error" in result:
         text = (
-            f"{with_error(result['error'], result['stderr_error'], '.2%')} of {counted(result['n'], 'test event')} told"
-            f" wrongly, at {result['cross_entropy']:.4f} bits of cross-entropy and an expected calibration error of"
-            f" {result['calibration_error']:.3f}. Noisy codes say at most {result['rate_bits']:.1f} bits of their data."
+            f"Told wrongly: {with_error(result['error'], result['stderr_error'], '.2%')} of"
+            f" {counted(result['n'], 'test event')}, at {result['cross_entropy']:.4f} bits of cross-entropy and an"
+            f" expected calibration error of {result['calibration_error']:.3f}. Noisy codes say at most"
+            f" {result['rate_bits']:.1f} bits of their data."
         )
     else:
         told = ", ".join(f"{value:.4f} ({name})" for name, value in result["js_bounds"].items())

@@ -19,6 +19,9 @@ ACTIVE_KL = 0.01
 FEW = 0.01
 """Share of deviations at their floor up to which nothing is said."""
 
+ROWS_FOR_FLOORS = 100
+"""Rows whose deviations are looked at: a pass of its own through encoder and decoder."""
+
 LITTLE = 0.1
 """Mean KL of all of a code, in nats, below which it says nothing: the posterior has collapsed onto the prior."""
 
@@ -57,14 +60,15 @@ def loss_of(objective: Objective, model: LatentModel, rows: np.ndarray | Events,
 
 
 def at_floor(model: LatentModel, rows: np.ndarray | Events) -> float:
-    """Return the share of learned deviations at their floor: 1 where one of all numbers is, else of those of rows."""
+    """Return the share of the deviations of some rows that are at their floor; 1 where one that all share is."""
     if any(m.floored for m in model.modules() if isinstance(m, EqualNormal)):
         return 1.0
     density = model.density
     if not isinstance(density, Autoencoder) or not any(isinstance(m, Normal) and m.floor for m in density.modules()):
         return 0.0
-    with torch.inference_mode():
-        shares = [density.at_floor(model.encode(x, context)) for x, context in pairs_of(model, rows)]
+    some = Events.of(rows)[:ROWS_FOR_FLOORS]
+    with fixed_draws(0), torch.inference_mode():
+        shares = [density.at_floor(model.encode(x, context)) for x, context in pairs_of(model, some)]
     return float(torch.cat(shares).mean())
 
 
@@ -76,9 +80,11 @@ def warnings_of(parts: Mapping[str, Any], floored: float) -> list[str]:
             f"the posterior has collapsed onto the prior: its codes carry {parts['kl']:.2g} nats, and the decoder"
             " ignores them (--kl-warmup, --free-bits, a weaker decoder or bnvae help)"
         )
-    if floored > FEW:
+    if floored == 1:
+        told.append("a learned deviation is at its floor: the likelihood is what the floor allows (see --floor)")
+    elif floored > FEW:
         told.append(
-            f"learned deviations are at their floor: {floored:.0%} of them, and the likelihood is what the floor allows"
-            " (see --floor)"
+            f"deviations are at their floor: {floored:.0%} of them, where the likelihood is what the floor allows (see"
+            " --floor)"
         )
     return told

@@ -24,10 +24,11 @@ class OfLevels(Parametric):
 
     def check_events(self, x: Tensor, context: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
         super().check_events(x, context, shape)
-        if x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= self.levels - 1):
-            raise UsageError(f"expected levels 0 to {self.levels - 1}; {float(x.min()):g} to {float(x.max()):g} came")
-        if self.whole and not bool((x == x.round()).all()):
-            raise UsageError(f"expected levels, whole numbers 0 to {self.levels - 1}; others came")
+        right = x.clamp(0, self.levels - 1)
+        wrong = x != (right.round() if self.whole else right)
+        if bool(wrong.any()):
+            kind = "levels, whole numbers" if self.whole else "values"
+            raise UsageError(f"expected {kind} 0 to {self.levels - 1}; {float(x[wrong][0]):g} came")
 
 
 class Bernoulli(OfLevels):

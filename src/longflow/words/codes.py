@@ -69,7 +69,8 @@ def _surgery(result: Result) -> list[str]:
         f" (at most log n = {result['ceiling']:.3f}{': it is full' if full else ''})",
         f"  + aggregate-posterior gap       {_drawn(result['gap'], result['stderr_gap'])}"
         f"{' (of these n codes; that of all data is smaller, by as much as I(X; Z) is larger)' if full else ''}",
-        f"  active units                    {result['active_units']} of {result['dims']}",
+        f"  active units                    {result['active_units']} of {result['dims']}"
+        f"{'' if result['stderr_kl'] is None else ' (in the scale of the code, which this prior need not fix)'}",
     ]
 
 

@@ -66,8 +66,10 @@ def _parts_words(result: Result) -> str:
     parts = result["parts"]
     told = f"; of one draw: reconstruction {parts['reconstruction']:.3f}, KL {parts['kl']:.3f} nats"
     told += f", {parts['used']} of {parts['groups']} parts of the code used" if "used" in parts else ""
-    floored = result.get("at_floor")
-    return told + (f"; {floored:.0%} of the learned deviations are at their floor" if floored else "")
+    floored = result.get("at_floor", 0)
+    if floored == 1:
+        return f"{told}; a learned deviation is at its floor"
+    return told + (f"; {floored:.0%} of the deviations are at their floor" if floored else "")
 
 
 def _kind(result: Result) -> str:
