@@ -97,8 +97,6 @@ def configuration(
     """
     choose("model", name, CATALOGUE)
     check_seed(settings.seed)
-    if settings.patience < 0 and not settings.resume:
-        raise UsageError(f"expected --patience >= 0; {settings.patience} came")
     if settings.noise is not None and dataset.levels is None:
         raise UsageError("--noise expects data with levels; these are continuous")
     if settings.noise is not None and options.get("classes"):
@@ -118,10 +116,8 @@ def configuration(
             f"expected at most {dataset.sizes['train']:,} clusters, one for each training row;"
             f" {resolved['clusters']:,} came"
         )
-    for flag, asked in (("density", settings.density_weight != 1), ("label", settings.label_weight != LABEL_WEIGHT)):
-        if asked and not resolved.get("classes") and not settings.resume:
-            hint = " (--classes)" if "classes" in resolved else ""
-            raise UsageError(f"--{flag}-weight is for models of classes; this one has none{hint}")
+    if not settings.resume:
+        _check_idle(name, settings, resolved)
     return {
         "longflow": longflow.__version__,
         "torch": torch.__version__,
@@ -164,12 +160,24 @@ def _objective(name: str, fields: Mapping[str, Any] | None, settings: Settings) 
     kind = CATALOGUE[name].objective
     if kind is None:
         return None
-    weighed = settings.density_weight != 1 or settings.label_weight != LABEL_WEIGHT
-    if (settings.noise is not None or weighed) and not settings.resume:
-        raise UsageError(
-            f"{name} expects no --noise, --density-weight or --label-weight: it is trained by its own objective"
-        )
+    if settings.noise is not None:
+        raise UsageError(f"{name} expects no --noise: it is trained by its own objective")
     return dataclasses.asdict(kind(**(fields or {})))
+
+
+def _check_idle(name: str, settings: Settings, options: Mapping[str, Any]) -> None:
+    """Raise UsageError for settings that would do nothing, with which older runs may have begun."""
+    if settings.patience < 0:
+        raise UsageError(f"expected --patience >= 0; {settings.patience} came")
+    for weight, default in (("density_weight", 1), ("label_weight", LABEL_WEIGHT)):
+        flag = f"--{weight.replace('_', '-')}"
+        if getattr(settings, weight) == default:
+            continue
+        if CATALOGUE[name].objective is not None:
+            raise UsageError(f"{name} expects no {flag}: it is trained by its own objective")
+        if not options.get("classes"):
+            hint = " (--classes)" if "classes" in options else ""
+            raise UsageError(f"{flag} is for models of classes; this one has none{hint}")
 
 
 def _conditioned(name: str, settings: Settings, options: Mapping[str, Any], dataset: Dataset) -> dict[str, int]:
