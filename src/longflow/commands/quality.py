@@ -49,6 +49,7 @@ def quality(
         cache: Folder where extractors are kept; by default beside the data that are downloaded.
         device: auto, cpu, cuda, cuda:1, ...
     """
+    check_seed(seed)  # before an extractor is trained
     folder, model = open_model(run, device)
     dataset = dataset_of(folder)
     count = rows_to_compare(dataset, n)
@@ -85,7 +86,7 @@ def quality(
 
 def _chosen(rows: int, n: int, seed: int) -> np.ndarray:
     """Return which of the test rows are compared with."""
-    return np.random.default_rng(check_seed(seed)).permutation(rows)[:n]
+    return np.random.default_rng(seed).permutation(rows)[:n]
 
 
 def _contexts(dataset: Dataset, n: int, seed: int) -> torch.Tensor | None:
