@@ -782,6 +782,7 @@ def test_deviations_at_their_floor_are_warned_of_once_and_told(tmp_path, capsys)
     assert main(["train", "vae", *QUICK[2:], *given, "--out", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().err.count("deviations are at their floor") == 1
     assert 0.01 < json.loads((tmp_path / "run" / "report.json").read_text())["at_floor"] < 1
+    assert "% of the deviations are at their floor" in (tmp_path / "run" / "report.html").read_text()
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     assert "% of the deviations are at their floor" in capsys.readouterr().out
 

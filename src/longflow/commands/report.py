@@ -27,6 +27,7 @@ from longflow.report import Picture, Section, page
 from longflow.runs import Run
 from longflow.training.device import prepare
 from longflow.units import counted, with_error
+from longflow.words.likelihood import floor_words
 
 
 def report(
@@ -111,6 +112,7 @@ def _facts(config: dict[str, Any], dataset: Dataset, result: dict[str, Any]) -> 
         "preprocessing": config["preprocess"],
         **({"given": given} if (given := ", ".join(context_of(config))) else {}),
         "likelihood": "none: it has codes and no density" if "terms" in result else _convention(result),
+        **({"deviations": floor_words(result["at_floor"])} if result.get("at_floor") else {}),
         "round trip, max abs": _round_trip(result),
         "recipe": ", ".join(f"{k} {v}" for k, v in config["recipe"].items()),
         "steps": config["steps"],
@@ -131,7 +133,7 @@ def _round_trip(result: dict[str, Any]) -> str:
 def _convention(result: dict[str, Any]) -> str:
     kind = {"exact": "exact", "lower bound": "upper bound of bits/dim"}.get(result["likelihood"], result["likelihood"])
     noise = (
-        f", {result['dequantiser']} dequantisation, {result['importance_samples']} draw"
+        f", {result['dequantiser']} dequantisation, {counted(result['importance_samples'], 'draw')}"
         if result["dequantiser"]
         else ""
     )

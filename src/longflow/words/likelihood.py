@@ -66,10 +66,12 @@ def _parts_words(result: Result) -> str:
     parts = result["parts"]
     told = f"; of one draw: reconstruction {parts['reconstruction']:.3f}, KL {parts['kl']:.3f} nats"
     told += f", {parts['used']} of {parts['groups']} parts of the code used" if "used" in parts else ""
-    floored = result.get("at_floor", 0)
-    if floored == 1:
-        return f"{told}; a learned deviation is at its floor"
-    return told + (f"; {floored:.0%} of the deviations are at their floor" if floored else "")
+    return told + (f"; {floor_words(result['at_floor'])}" if result.get("at_floor") else "")
+
+
+def floor_words(share: float) -> str:
+    """Return what is at its floor: 1 where it is a deviation that all numbers share."""
+    return "a learned deviation is at its floor" if share == 1 else f"{share:.0%} of the deviations are at their floor"
 
 
 def _kind(result: Result) -> str:
